@@ -1,0 +1,1 @@
+"""Regularizers and the geometry of the group they use."""

@@ -1,0 +1,57 @@
+"""Package metadata. Build back end and tool settings live in pyproject.toml."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "([^"]+)"', (HERE / "ser_jax" / "__init__.py").read_text()
+).group(1)
+
+setup(
+    name="ser_jax",
+    version=VERSION,
+    description=(
+        "Soft equivariance regularization (SER) for self-supervised vision "
+        "transformers, in JAX and Flax"
+    ),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["ser_jax", "ser_jax.*"]),
+    package_data={"ser_jax": ["py.typed"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "array_record>=0.8",
+        "clu>=0.0.12",
+        "flax>=0.12",
+        "grain>=0.2.12",
+        # tensorflow-datasets 4.9 imports importlib_resources without declaring it.
+        "importlib_resources>=6.0",
+        "jax>=0.10",
+        "matplotlib>=3.8",
+        "ml_collections>=1.0",
+        "numpy>=2.0",
+        "opencv-python-headless>=4.10",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.20",
+        "pillow>=11.0",
+        "scikit-learn>=1.5",
+        "simplejpeg>=1.7",
+        "tensorboard>=2.18",
+        "tensorflow-datasets>=4.9.9",
+    ],
+    extras_require={
+        "test": ["mypy>=1.13", "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.9"],
+        "tpu": ["jax[tpu]>=0.10"],
+        "cuda": ["jax[cuda12]>=0.10"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,55 @@
+"""Test set-up: eight CPU devices, strict ranks, parsed flags, reference data."""
+
+import json
+import os
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# grain's worker processes read absl flags.
+flags.FLAGS.mark_as_parsed()
+
+GOLDEN_DIR = pathlib.Path(
+    os.environ.get("SER_GOLDEN_DIR") or pathlib.Path(__file__).parent / "golden"
+)
+
+
+class Golden:
+    """One file of reference data: arrays by name, and the settings beside them."""
+
+    def __init__(self, name: str):
+        path = GOLDEN_DIR / f"{name}.npz"
+        if not path.exists():
+            pytest.skip(f"{path} is absent; point SER_GOLDEN_DIR at the full set")
+        with np.load(path) as arrays:
+            self.arrays = dict(arrays)
+        self.settings = json.loads(path.with_suffix(".json").read_text())
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self.arrays[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.arrays
+
+    def group(self, prefix: str) -> dict[str, np.ndarray]:
+        """Arrays whose name starts with `prefix`, the prefix cut off."""
+        return {
+            k[len(prefix) :]: v for k, v in self.arrays.items() if k.startswith(prefix)
+        }
+
+
+@pytest.fixture
+def golden():
+    """Loads reference data by file name, or skips with the reason."""
+    return Golden
+
+
+@pytest.fixture
+def rng():
+    return jax.random.key(0)
