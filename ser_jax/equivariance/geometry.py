@@ -58,15 +58,12 @@ def resize_operator(
         `[..., max_out, max_in]`, float32. Rows past `num_out` and columns past `num_in`
         are zero.
     """
-    num_in, num_out, flip = (
-        jnp.asarray(x)[..., None] for x in (num_in, num_out, flip)
-    )  # [..., 1]
     if step is None:
-        step = num_in.astype(jnp.float32) / num_out.astype(jnp.float32)
-    else:
-        step = step[..., None]
-    shape = jnp.broadcast_shapes(num_in.shape, num_out.shape, flip.shape, step.shape)
-    out = jnp.arange(max_out).reshape((1,) * (len(shape) - 1) + (max_out,))
+        step = jnp.asarray(num_in, jnp.float32) / jnp.asarray(num_out, jnp.float32)
+    num_in, num_out, flip, step = (
+        x[..., None] for x in jnp.broadcast_arrays(num_in, num_out, flip, step)
+    )  # [..., 1]
+    out = jnp.arange(max_out).reshape((1,) * (num_in.ndim - 1) + (max_out,))
     cell = jnp.where(flip, num_out - 1 - out, out)  # [..., max_out]
     centre = (cell.astype(jnp.float32) + 0.5) * step - 0.5
     base = jnp.floor(centre)

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import assert_close, d4_on_array
 
 from ser_jax.equivariance import geometry, group
-from support import assert_close, d4_on_array
 
 
 def slots_of(grids: np.ndarray, num_slots: int) -> jax.Array:

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import d4_on_array
 
 from ser_jax.equivariance import group
-from support import d4_on_array
 
 ALL = range(8)
 
@@ -29,7 +29,7 @@ def test_inverse_on_both_sides():
 
 
 def test_associative_on_all_triples():
-    g, h, k = (jnp.array(x) for x in zip(*itertools.product(ALL, repeat=3)))
+    g, h, k = (jnp.array(x) for x in np.transpose(list(itertools.product(ALL, repeat=3))))
     np.testing.assert_array_equal(
         group.compose(group.compose(g, h), k), group.compose(g, group.compose(h, k))
     )

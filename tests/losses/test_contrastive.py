@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from support import assert_close
 
 from ser_jax.losses.contrastive import info_nce
-from support import assert_close
 
 
 @pytest.mark.parity

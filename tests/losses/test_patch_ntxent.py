@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from support import assert_close
 
 from ser_jax.equivariance import geometry, group
 from ser_jax.losses.patch_ntxent import l2_normalize, patch_ntxent
-from support import assert_close
 
 
 def random_case(seed, b=3, n=7, m=5, d=4):
@@ -198,9 +198,6 @@ def test_bad_input_is_refused():
         patch_ntxent(student, target, valid, temperature=0.0)
     with pytest.raises(ValueError, match="same_view_valid"):
         patch_ntxent(student, target, valid, temperature=0.3, same_view=same_view)
-
-
-# The reference's maps, as slots: the recorded cases differ in shape and in group action.
 
 
 def to_slots(grid: np.ndarray, num_slots: int) -> jax.Array:

@@ -1,0 +1,94 @@
+"""What a regularizer is: the equivariance half of the loss."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ser_jax.equivariance.group import Group
+from ser_jax.views import View, ViewSpec
+
+Metrics = dict[str, jax.Array]
+
+
+class Regularizer(Protocol):
+    """A term added to an objective's loss. Implementations are frozen dataclasses.
+
+    A new one is: a file with the dataclass, a line in `REGULARIZERS`, a config, a test.
+    """
+
+    @property
+    def weight(self) -> float:
+        """Factor (lambda) on the term."""
+        ...
+
+    @property
+    def share(self) -> float:
+        """Share of the batch given over to views that extend the objective's."""
+        ...
+
+    @property
+    def views(self) -> tuple[ViewSpec, ...]:
+        """Views wanted beside the objective's."""
+        ...
+
+    @property
+    def grid_layers(self) -> tuple[int, ...]:
+        """Encoder layers whose token grids it reads."""
+        ...
+
+    @property
+    def cls_layer(self) -> int:
+        """After how many blocks the encoder's class token should join."""
+        ...
+
+    def make_group(self, base_side: int) -> Group | None:
+        """Group that its geometric views draw from; None if it has no such views."""
+        ...
+
+    def make_heads(self) -> nn.Module | None:
+        """Linen module called as `heads(student, target, train)`, or None.
+
+        It maps the two dicts of encoder outputs to whatever `loss` wants.
+        """
+        ...
+
+    def loss(
+        self, outputs: Any, views: Mapping[str, View]
+    ) -> tuple[jax.Array, Metrics]:
+        """Equivariance loss of the whole global batch.
+
+        Args:
+            outputs: What the heads returned.
+            views: All views of this step, with their parameters and group elements.
+
+        Returns:
+            Loss `[]`, float32, before the weight; metrics (scalars).
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class NoRegularizer:
+    """The objective alone."""
+
+    weight: ClassVar[float] = 0.0
+    share: ClassVar[float] = 0.0
+    views: ClassVar[tuple[ViewSpec, ...]] = ()
+    grid_layers: ClassVar[tuple[int, ...]] = ()
+    cls_layer: ClassVar[int] = 0
+
+    def make_group(self, base_side: int) -> None:
+        """No geometric views."""
+
+    def make_heads(self) -> None:
+        """No heads."""
+
+    def loss(
+        self, outputs: None, views: Mapping[str, View]
+    ) -> tuple[jax.Array, Metrics]:
+        """Zero."""
+        return jnp.zeros(()), {}

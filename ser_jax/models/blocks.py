@@ -1,0 +1,125 @@
+"""Transformer block, pre-norm."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+Initializer = nn.initializers.Initializer
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between them.
+
+    Attributes:
+        hidden: Width of the hidden layer.
+        dtype: Compute dtype.
+        kernel_init: Initializer of the kernels.
+    """
+
+    hidden: int
+    dtype: DTypeLike
+    kernel_init: Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns `[b, n, d]` from tokens `[b, n, d]`."""
+        dense = {"dtype": self.dtype, "kernel_init": self.kernel_init}
+        width = x.shape[-1]
+        x = nn.gelu(nn.Dense(self.hidden, name="fc1", **dense)(x), approximate=False)
+        return nn.Dense(width, name="fc2", **dense)(x)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one packed q, k, v projection.
+
+    Attributes:
+        num_heads: Number of heads.
+        dtype: Compute dtype; the softmax runs in float32.
+        qkv_init: Initializer of the packed kernel `[d, 3 * d]` (q, then k, then v).
+        kernel_init: Initializer of the output kernel.
+    """
+
+    num_heads: int
+    dtype: DTypeLike
+    qkv_init: Initializer
+    kernel_init: Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array, valid: jax.Array | None) -> jax.Array:
+        """Returns `[b, n, d]`; `valid` `[b, n]` marks the tokens attended to."""
+        b, n, d = x.shape
+        qkv = nn.Dense(3 * d, name="qkv", dtype=self.dtype, kernel_init=self.qkv_init)
+        qkv = qkv(x).reshape(b, n, 3, self.num_heads, d // self.num_heads)
+        q, k, v = (qkv[:, :, i] for i in range(3))  # [b, n, heads, head_dim]
+        mask = None if valid is None else valid[:, None, None, :]  # [b, 1, 1, n]
+        x = jax.nn.dot_product_attention(q, k, v, mask=mask)  # fp32 softmax inside
+        x = x.reshape(b, n, d)
+        return nn.Dense(d, name="proj", dtype=self.dtype, kernel_init=self.kernel_init)(
+            x
+        )
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Attributes:
+        num_heads: Number of attention heads.
+        mlp_ratio: Hidden width of the MLP over the width.
+        dtype: Compute dtype; the norms run in float32.
+        qkv_init: Initializer of the packed q, k, v kernel.
+        kernel_init: Initializer of the other kernels.
+    """
+
+    num_heads: int
+    mlp_ratio: float
+    dtype: DTypeLike
+    qkv_init: Initializer
+    kernel_init: Initializer
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        valid: jax.Array | None = None,
+        keep: jax.Array | None = None,
+    ) -> jax.Array:
+        """One block.
+
+        Args:
+            x: Tokens, `[b, n, d]`.
+            valid: Which tokens exist, `[b, n]`, bool; None if all do.
+            keep: Factor on each image's two residual branches, `[b, 2]`, float32
+                (stochastic depth: 0 or 1 / keep probability); None for 1.
+
+        Returns:
+            Tokens, `[b, n, d]`.
+        """
+        attention = Attention(
+            self.num_heads, self.dtype, self.qkv_init, self.kernel_init, name="attn"
+        )
+        mlp = Mlp(
+            int(self.mlp_ratio * x.shape[-1]), self.dtype, self.kernel_init, name="mlp"
+        )
+        branch = attention(layer_norm("norm1")(x).astype(self.dtype), valid)
+        x = x + _scaled(branch, keep, 0)
+        branch = mlp(layer_norm("norm2")(x).astype(self.dtype))
+        return x + _scaled(branch, keep, 1)
+
+
+def layer_norm(name: str) -> nn.LayerNorm:
+    """LayerNorm with the ViT's epsilon, computed in float32.
+
+    Args:
+        name: Module name.
+
+    Returns:
+        The module, to be called on `[..., d]`.
+    """
+    return nn.LayerNorm(epsilon=1e-6, dtype=jnp.float32, name=name)
+
+
+def _scaled(branch: jax.Array, keep: jax.Array | None, index: int) -> jax.Array:
+    if keep is None:
+        return branch
+    return branch * keep[:, index, None, None].astype(branch.dtype)

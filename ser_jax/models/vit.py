@@ -1,0 +1,369 @@
+"""Vision transformer whose class token joins after a chosen block."""
+
+import math
+from collections.abc import Mapping
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from ser_jax.equivariance.geometry import canvas_to_slots, slot_cells
+from ser_jax.models.blocks import Block, layer_norm
+from ser_jax.models.pos_embed import resample_positions, sincos_table
+
+# width, depth, heads
+VARIANTS: Mapping[str, tuple[int, int, int]] = {
+    "Ti": (192, 12, 3),
+    "S": (384, 12, 6),  # MoCo v3 uses 12 heads; shapes do not tell
+    "B": (768, 12, 12),
+    "L": (1024, 24, 16),
+}
+
+
+@flax.struct.dataclass
+class TokenGrid:
+    """Token grids of one layer, in slots.
+
+    Attributes:
+        tokens: `[b, n, d]`, float32, row-major; padding slots hold arbitrary values.
+        grid_shape: (rows, columns), `[b, 2]`, int32.
+        valid: Which slots are filled, `[b, n]`, bool.
+    """
+
+    tokens: jax.Array
+    grid_shape: jax.Array
+    valid: jax.Array
+
+
+@flax.struct.dataclass
+class EncoderOutput:
+    """What an encoder gives for a batch of images.
+
+    Attributes:
+        cls: Class token after the last block and the final norm, `[b, d]`, float32.
+        tokens: Patch tokens after the same, `[b, n, d]`, float32.
+        valid: Which of `tokens` exist, `[b, n]`, bool.
+        grids: Token grid after each layer asked for (layer k: after k blocks), each
+            through a norm of its own.
+    """
+
+    cls: jax.Array
+    tokens: jax.Array
+    valid: jax.Array
+    grids: dict[int, TokenGrid]
+
+
+def xavier_uniform_qkv(rng: jax.Array, shape: tuple[int, ...], dtype: DTypeLike):
+    """Xavier-uniform kernel `[d, 3 * d]` with q, k and v each as a matrix of its own.
+
+    Args:
+        rng: Key.
+        shape: `(d, 3 * d)`.
+        dtype: Dtype of the result.
+
+    Returns:
+        Kernel, `[d, 3 * d]`.
+
+    Reference:
+        MoCo v3 (arXiv 2104.02057), released initialisation.
+    """
+    limit = math.sqrt(6 / (shape[0] + shape[1] // 3))
+    return jax.random.uniform(rng, shape, dtype, -limit, limit)
+
+
+def _patch_init(patch_size: int, width: int) -> nn.initializers.Initializer:
+    """MoCo v3's uniform initialisation of the (frozen) patch embedding."""
+    limit = math.sqrt(6 / (3 * patch_size**2 + width))
+    return lambda rng, shape, dtype=jnp.float32: jax.random.uniform(
+        rng, shape, dtype, -limit, limit
+    )
+
+
+class ViT(nn.Module):
+    """Vision transformer.
+
+    Attributes:
+        width: Token width d.
+        depth: Number of blocks.
+        num_heads: Attention heads; a divisor of `width`.
+        patch_size: Pixels a side of a patch.
+        image_size: Pixels a side of the image that the position table belongs to.
+        cls_layer: The class token joins after this many blocks; 0 is at the input. With
+            `cls_layer = equiv_layer` the early grid stays purely spatial.
+        grid_layers: Layers whose token grid is returned, in 1..depth; layer k is after k
+            blocks.
+        pos_embed: "sincos" (fixed) or "learned". A table entry for the class token
+            exists only if it is learned and the token joins at the input.
+        init_scheme: "moco_v3" or "dino": initialisation of kernels and class token.
+        freeze_patch_embed: Whether the patch embedding takes no gradient.
+        mlp_ratio: Hidden width of the MLPs over d.
+        drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
+        dtype: Compute dtype of matrix products; norms and softmax stay float32.
+        remat: Whether blocks are recomputed in the backward pass.
+        scan: Whether blocks run in a `lax.scan` (compiles faster) or unrolled. The
+            parameters have the same form, stacked along the first axis, either way.
+
+    Reference:
+        Dosovitskiy et al. (arXiv 2010.11929); SER (arXiv 2603.06693), Sec. 3: class
+        token after `equiv_layer`.
+    """
+
+    width: int
+    depth: int
+    num_heads: int
+    patch_size: int
+    image_size: int
+    cls_layer: int = 0
+    grid_layers: tuple[int, ...] = ()
+    pos_embed: str = "sincos"
+    init_scheme: str = "moco_v3"
+    freeze_patch_embed: bool = False
+    mlp_ratio: float = 4.0
+    drop_path_rate: float = 0.0
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+    scan: bool = True
+
+    def __post_init__(self):
+        """Checks the attributes."""
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} px is not a multiple of patch_size "
+                f"{self.patch_size} px; choose one that is."
+            )
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"num_heads {self.num_heads} does not divide width {self.width}."
+            )
+        if not 0 <= self.cls_layer <= self.depth:
+            raise ValueError(
+                f"cls_layer must be in 0..depth = 0..{self.depth}, got {self.cls_layer}."
+            )
+        for layer in self.grid_layers:
+            if not 1 <= layer <= self.depth:
+                raise ValueError(
+                    f"grid layer {layer} is not in 1..depth = 1..{self.depth}: there is "
+                    "no such block. Lower equiv_layer or use a deeper model."
+                )
+        if self.pos_embed not in ("sincos", "learned"):
+            raise ValueError(
+                f"pos_embed must be 'sincos' or 'learned', got {self.pos_embed!r}."
+            )
+        if self.init_scheme not in ("moco_v3", "dino"):
+            raise ValueError(f"init_scheme must be 'moco_v3' or 'dino', got {self.init_scheme!r}.")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        images: jax.Array,
+        grid_shape: jax.Array | None = None,
+        *,
+        num_slots: int | None = None,
+        train: bool = False,
+    ) -> EncoderOutput:
+        """Encodes images.
+
+        Args:
+            images: `[b, h, w, 3]`, float, normalised; h and w multiples of the patch
+                size. With `grid_shape`, square canvases whose top left corner holds the
+                picture.
+            grid_shape: (rows, columns) of each picture in patches, `[b, 2]`, int32; None
+                if pictures fill `images`.
+            num_slots: Static number of token slots; needed with `grid_shape`.
+            train: Whether stochastic depth is on (needs a "drop_path" rng).
+
+        Returns:
+            Class token, tokens and the grids asked for.
+
+        Raises:
+            ValueError: If the image size is not a multiple of the patch size.
+        """
+        tokens, grid_shape, valid = self._embed(images, grid_shape, num_slots)
+        b, n, _ = tokens.shape
+        padded = num_slots is not None
+        keep = self._drop_path_factors(b) if train and self.drop_path_rate else None
+        cls_init = nn.initializers.normal(1e-6 if self.init_scheme == "moco_v3" else 0.02)
+        cls_token = self.param("cls_token", cls_init, (1, 1, self.width))
+        if self.cls_layer == 0 and self.pos_embed == "learned":
+            cls_token = cls_token + self.param(
+                "cls_pos_embed",
+                nn.initializers.truncated_normal(0.02),
+                (1, 1, self.width),
+            )
+
+        grids: dict[int, TokenGrid] = {}
+        x, has_cls = tokens, False
+        start = 0
+        stops = sorted({self.cls_layer, *self.grid_layers, self.depth})
+        segments = self._segments(stops)
+        for stop, params in zip(stops, segments, strict=True):
+            mask = _with_cls(valid) if has_cls else valid
+            part = None if keep is None else keep[start:stop]
+            x = self._run(params, x, mask if padded else None, part)
+            start = stop
+            if stop == self.cls_layer:
+                cls = jnp.broadcast_to(cls_token, (b, 1, self.width)).astype(x.dtype)
+                x, has_cls = jnp.concatenate([cls, x], axis=1), True
+            if stop in self.grid_layers and stop < self.depth:
+                normed = layer_norm(f"norm_grid_{stop}")(x[:, has_cls:])
+                grids[stop] = TokenGrid(normed, grid_shape, valid)
+
+        x = layer_norm("norm")(x)  # [b, 1 + n, d], float32
+        cls, tokens = x[:, 0], x[:, 1:]
+        if self.depth in self.grid_layers:  # the ablation's layer 12: the final norm's
+            grids[self.depth] = TokenGrid(tokens, grid_shape, valid)
+        return EncoderOutput(cls, tokens, valid, grids)
+
+    def _embed(self, images, grid_shape, num_slots):
+        """Patch tokens with positions `[b, n, d]`, their grid shape and validity."""
+        p = self.patch_size
+        b, h, w, c = images.shape
+        if h % p or w % p:
+            raise ValueError(
+                f"images of {h} x {w} px do not divide into patches of {p} px; resize "
+                "them to a multiple of the patch size."
+            )
+        rows, cols = h // p, w // p
+        patches = images.reshape(b, rows, p, cols, p, c).swapaxes(2, 3)
+        patches = patches.reshape(b, rows, cols, p * p * c)  # [b, rows, cols, p*p*c]
+        if grid_shape is None:
+            num_slots = rows * cols
+            patches = patches.reshape(b, num_slots, -1)  # [b, n, p*p*c]
+        else:
+            patches = canvas_to_slots(patches, grid_shape, num_slots)
+
+        side = self.image_size // p
+        if self.pos_embed == "sincos":
+            table = jnp.asarray(sincos_table(side, self.width))
+        else:
+            table = self.param(
+                "pos_embed",
+                nn.initializers.truncated_normal(0.02),
+                (side**2, self.width),
+            )
+        if grid_shape is None and rows == cols == side:
+            pos = table[None]  # [1, n, d]
+        elif grid_shape is None:
+            shape = jnp.array([[rows, cols]])
+            canvas = resample_positions(table, shape, max(rows, cols))
+            pos = canvas_to_slots(canvas, shape, num_slots)  # [1, n, d]
+        else:
+            canvas = resample_positions(table, grid_shape, rows)  # the canvas is square
+            pos = canvas_to_slots(canvas, grid_shape, num_slots)  # [b, n, d]
+
+        moco = self.init_scheme == "moco_v3"
+        dense = nn.Dense(
+            self.width,
+            dtype=self.dtype,
+            kernel_init=_patch_init(p, self.width)
+            if moco
+            # PyTorch's default for a convolution: uniform within 1 / sqrt(fan_in)
+            else nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+            name="patch_embed",
+        )
+        tokens = dense(patches)
+        if self.freeze_patch_embed:  # nothing before it learns, so this is enough
+            tokens = jax.lax.stop_gradient(tokens)
+        tokens = (tokens + pos).astype(self.dtype)
+        if grid_shape is None:
+            grid_shape = jnp.broadcast_to(jnp.array([rows, cols]), (b, 2))
+        valid = slot_cells(grid_shape, num_slots)[2]
+        return tokens, grid_shape, valid
+
+    def _block(self) -> Block:
+        if self.init_scheme == "moco_v3":
+            qkv_init, kernel_init = xavier_uniform_qkv, nn.initializers.xavier_uniform()
+        else:
+            qkv_init = kernel_init = nn.initializers.truncated_normal(0.02)
+        return Block(
+            self.num_heads,
+            self.mlp_ratio,
+            self.dtype,
+            qkv_init,
+            kernel_init,
+            parent=None,  # its parameters are stacked and passed by hand
+        )
+
+    def _segments(self, stops: list[int]):
+        """Stacked block parameters, cut at `stops`."""
+
+        def init(rng):
+            x = jnp.zeros((1, 1, self.width), self.dtype)
+            return jax.vmap(lambda key: self._block().init(key, x)["params"])(
+                jax.random.split(rng, self.depth)
+            )
+
+        stacked = self.param("blocks", init)
+        sizes = [b - a for a, b in zip([0, *stops], stops)]
+        # lax.split, whose gradient is one concatenation, where slices would pad and add.
+        leaves, tree = jax.tree.flatten(stacked)
+        parts = zip(*(jax.lax.split(leaf, sizes) for leaf in leaves))
+        return [jax.tree.unflatten(tree, part) for part in parts]
+
+    def _run(self, params, x, valid, keep):
+        """Runs one segment of blocks."""
+        depth = jax.tree.leaves(params)[0].shape[0]
+        if depth == 0:
+            return x
+        block = self._block()
+
+        def body(x, layer):
+            layer_params, layer_keep = layer
+            out = block.apply({"params": layer_params}, x, valid, layer_keep)
+            return out.astype(self.dtype), None
+
+        if self.remat:
+            body = jax.checkpoint(body, prevent_cse=not self.scan)
+        if self.scan and depth > 1:
+            return jax.lax.scan(body, x, (params, keep))[0]
+        leaves, tree = jax.tree.flatten((params, keep))
+        for parts in zip(*(jax.lax.split(leaf, [1] * depth) for leaf in leaves)):
+            x, _ = body(x, jax.tree.unflatten(tree, [part[0] for part in parts]))
+        return x
+
+    def _drop_path_factors(self, batch: int) -> jax.Array:
+        """Factors on residual branches, `[depth, b, 2]`: 0 or 1 / keep probability."""
+        rates = jnp.linspace(0.0, self.drop_path_rate, self.depth)[:, None, None]
+        shape = (self.depth, batch, 2)
+        kept = jax.random.bernoulli(self.make_rng("drop_path"), 1 - rates, shape)
+        return kept / (1 - rates)
+
+
+def _with_cls(valid: jax.Array) -> jax.Array:
+    """`[b, n]` -> `[b, 1 + n]`: the class token is always there."""
+    return jnp.pad(valid, [(0, 0), (1, 0)], constant_values=True)
+
+
+def make_vit(variant: str, *, image_size: int, num_heads: int | None = None, **kwargs):
+    """ViT of a named size.
+
+    Args:
+        variant: "S/16" and the like: Ti, S, B or L, and the patch size in pixels.
+        image_size: Pixels a side of the training image.
+        num_heads: Attention heads, if not the variant's own.
+        **kwargs: Further attributes of `ViT`.
+
+    Returns:
+        A `ViT`.
+
+    Raises:
+        ValueError: If the variant is not known.
+    """
+    size, _, patch = variant.partition("/")
+    if size not in VARIANTS or not patch.isdigit():
+        raise ValueError(
+            f"model variant must be one of {', '.join(VARIANTS)} and a patch size, like "
+            f"'S/16'; got {variant!r}."
+        )
+    width, depth, heads = VARIANTS[size]
+    return ViT(
+        width=width,
+        depth=kwargs.pop("depth", depth),
+        num_heads=num_heads or heads,
+        patch_size=int(patch),
+        image_size=image_size,
+        **kwargs,
+    )

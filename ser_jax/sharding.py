@@ -1,0 +1,80 @@
+"""The mesh, and how arrays lie on it. The only file that names mesh axes."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+_DATA = "data"
+
+
+def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """Mesh with every device along one data axis.
+
+    Args:
+        devices: Devices to use; all of all processes if None.
+
+    Returns:
+        The mesh. Its axis is of type Auto: the partitioner places the all-pairs products
+        of contrastive losses, which Explicit axes would refuse.
+    """
+    return Mesh(np.array(devices or jax.devices()), (_DATA,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Sharding of what every device holds whole: the training state.
+
+    Args:
+        mesh: The mesh.
+
+    Returns:
+        The sharding.
+    """
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharded(mesh: Mesh) -> NamedSharding:
+    """Sharding of a batch: rows over all devices.
+
+    Args:
+        mesh: The mesh.
+
+    Returns:
+        The sharding, for arrays `[b, ...]`.
+    """
+    return NamedSharding(mesh, PartitionSpec(_DATA))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Refuses a global batch that the mesh cannot split evenly.
+
+    Args:
+        batch_size: Global batch size.
+        mesh: The mesh.
+
+    Raises:
+        ValueError: If the number of devices does not divide it.
+    """
+    if batch_size % mesh.size:
+        lower = batch_size // mesh.size * mesh.size
+        raise ValueError(
+            f"batch_size {batch_size} (global) is not divisible by {mesh.size} devices; "
+            f"use {lower + mesh.size}{f' or {lower}' if lower else ''}."
+        )
+
+
+def shard_batch(batch: Any, mesh: Mesh) -> Any:
+    """Puts this process's rows of a batch on its devices.
+
+    Args:
+        batch: Pytree of host arrays `[b / num_processes, ...]`.
+        mesh: The mesh.
+
+    Returns:
+        Pytree of global arrays `[b, ...]`, sharded by rows.
+    """
+    sharding = batch_sharded(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, x), batch
+    )

@@ -1,0 +1,271 @@
+"""ViT: the reference, padded grids, options that must not change the result."""
+
+import interop_torch
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import assert_close
+
+from ser_jax.equivariance import geometry, group
+from ser_jax.models.pos_embed import resample_positions, sincos_table
+from ser_jax.models.vit import ViT, make_vit
+
+
+def reference_vit(settings: dict) -> ViT:
+    model = settings["model"]
+    layer = model["equiv_layer"]
+    return ViT(
+        width=model["embed_dim"],
+        depth=model["depth"],
+        num_heads=model["num_heads"],
+        patch_size=model["patch_size"],
+        image_size=model["img_size"],
+        mlp_ratio=model["mlp_ratio"],
+        cls_layer=layer or 0,
+        grid_layers=(layer,) if layer else (),
+        pos_embed="learned",
+    )
+
+
+def recorded_cases(data) -> list[str]:
+    return sorted(k.split("/")[0] for k in data.arrays if k.endswith("/image"))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["vit_ser", "vit_baseline"])
+@pytest.mark.parametrize("scan", [True, False])
+def test_matches_the_reference_value_and_gradient(golden, name, scan):
+    data = golden(name)
+    model = reference_vit(data.settings).clone(scan=scan)
+    layer = data.settings["model"]["equiv_layer"]
+    params = interop_torch.vit(data.group("sd/"), layer)
+    assert recorded_cases(data)
+    for case in recorded_cases(data):
+        image = jnp.asarray(data[f"{case}/image"].transpose(0, 2, 3, 1))
+
+        def objective(params, image, case=case):
+            out = model.apply({"params": params}, image)
+            value = jnp.sum(out.cls * data[f"{case}/cot_cls"])
+            if layer:
+                cotangent = data[f"{case}/cot_feat"]
+                b, d, h, w = cotangent.shape
+                cotangent = cotangent.transpose(0, 2, 3, 1).reshape(b, h * w, d)
+                value += jnp.sum(out.grids[layer].tokens * cotangent)
+            return value, out
+
+        (grads, grad_image), out = jax.jit(
+            jax.grad(objective, argnums=(0, 1), has_aux=True)
+        )(params, image)
+        assert_close(out.cls, data[f"{case}/cls"])
+        last = data[f"{case}/last2_block1"]  # tokens after the final norm
+        assert_close(out.cls, last[:, 0])
+        assert_close(out.tokens, last[:, 1:])
+        assert_close(grad_image, data[f"{case}/grad_image"].transpose(0, 2, 3, 1))
+        if layer:
+            b, d, h, w = data[f"{case}/feat"].shape
+            assert np.all(np.asarray(out.grids[layer].grid_shape) == [h, w])
+            feat = out.grids[layer].tokens.reshape(b, h, w, d)
+            assert_close(feat.transpose(0, 3, 1, 2), data[f"{case}/feat"])
+        check_gradients(grads, data.group(f"{case}/grad_"), layer)
+
+
+def check_gradients(grads, recorded, layer):
+    position = recorded["pos_embed"]
+    if not layer:
+        assert_close(grads["cls_pos_embed"], position[:, :1])
+    assert_close(grads["pos_embed"], position[0, 0 if layer else 1 :])
+    assert_close(grads["cls_token"], recorded["cls_token"])
+    kernel = recorded["patch_embed.proj.weight"].transpose(2, 3, 1, 0)
+    assert_close(grads["patch_embed"]["kernel"], kernel.reshape(-1, kernel.shape[-1]))
+    qkv = grads["blocks"]["attn"]["qkv"]["kernel"][0]
+    assert_close(qkv, recorded["blocks.0.attn.qkv.weight"].T)
+    assert_close(grads["norm"]["scale"], recorded["norm.weight"])
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["vit_ser", "vit_baseline"])
+def test_positions_match_the_reference(golden, name):
+    data = golden(name)
+    patch = data.settings["model"]["patch_size"]
+    first = 0 if data.settings["model"]["equiv_layer"] else 1
+    table = jnp.asarray(data["sd/pos_embed"][0, first:])
+    recorded = {
+        key: (data[key], tuple(int(x) for x in key.split("/")[1].split("x")))
+        for key in data.arrays
+        if key.startswith("pos_embed_only/")
+    }
+    recorded |= {
+        f"{case}/pos_embed_resampled": (
+            data[f"{case}/pos_embed_resampled"],
+            data[f"{case}/image"].shape[2:],
+        )
+        for case in recorded_cases(data)
+    }
+    for expected, (height, width) in recorded.values():
+        rows, cols = height // patch, width // patch
+        canvas = resample_positions(table, jnp.array([[rows, cols]]), max(rows, cols))
+        assert_close(
+            canvas[0, :rows, :cols].reshape(rows * cols, -1), expected[0, first:]
+        )
+
+
+def tiny(**kwargs) -> ViT:
+    settings = {
+        "width": 16,
+        "depth": 3,
+        "num_heads": 2,
+        "patch_size": 4,
+        "image_size": 16,
+        "cls_layer": 1,
+        "grid_layers": (1,),
+    }
+    return ViT(**(settings | kwargs))
+
+
+def init(model, rng):
+    images = jnp.zeros((1, model.image_size, model.image_size, 3))
+    return model.init(rng, images)["params"]
+
+
+def test_padded_grids_equal_the_same_images_alone(rng):
+    """Each image of a padded batch gives what it gives unpadded; so do gradients."""
+    model = tiny(pos_embed="learned")
+    params = init(model, rng)
+    drawn = group.Group(base_side=4)
+    images = jax.random.normal(rng, (5, 16, 16, 3))
+    element, _ = drawn.sample_pair(rng, 5)
+    canvas = geometry.act_on_image(
+        images, element, patch_size=4, max_side=drawn.max_side
+    )
+
+    def value(params, canvas, grid_shape=None, num_slots=None):
+        out = model.apply({"params": params}, canvas, grid_shape, num_slots=num_slots)
+        grid = out.grids[1]
+        masked = jnp.where(grid.valid[..., None], jnp.sin(grid.tokens), 0)
+        return jnp.sum(jnp.sin(out.cls)) + jnp.sum(masked), out
+
+    run = jax.value_and_grad(value, has_aux=True)
+    (_, padded), padded_grad = run(params, canvas, element.grid_shape, drawn.num_slots)
+    total = jax.tree.map(jnp.zeros_like, params)
+    for i, (rows, cols) in enumerate(np.asarray(element.grid_shape)):
+        (_, alone), grad = run(params, canvas[i : i + 1, : rows * 4, : cols * 4])
+        assert_close(padded.cls[i], alone.cls[0])
+        assert_close(padded.grids[1].tokens[i, : rows * cols], alone.grids[1].tokens[0])
+        assert int(padded.valid[i].sum()) == rows * cols
+        total = jax.tree.map(jnp.add, total, grad)
+    jax.tree.map(assert_close, padded_grad, total)
+
+
+@pytest.mark.parametrize(
+    "options", [{"scan": False}, {"remat": True}, {"remat": True, "scan": False}]
+)
+def test_scan_and_remat_do_not_change_values_or_gradients(rng, options):
+    params = init(tiny(), rng)
+    images = jax.random.normal(rng, (2, 16, 16, 3))
+
+    def value(params, model):
+        out = model.apply({"params": params}, images)
+        return jnp.sum(jnp.sin(out.cls)) + jnp.sum(jnp.sin(out.grids[1].tokens))
+
+    expected = jax.value_and_grad(value)(params, tiny())
+    actual = jax.value_and_grad(value)(params, tiny(**options))
+    jax.tree.map(lambda a, e: assert_close(a, e, 1e-5, 1e-6), actual, expected)
+
+
+def test_class_token_does_not_touch_the_grid_before_it_joins(rng):
+    model, images = tiny(cls_layer=2, grid_layers=(1, 2, 3)), jnp.ones((1, 16, 16, 3))
+    params = init(model, rng)
+    for layer, touched in ((1, False), (2, False), (3, True)):
+        grad = jax.grad(
+            lambda p, layer=layer: (
+                model.apply({"params": p}, images).grids[layer].tokens[..., 0].sum()
+            )
+        )(params)
+        assert bool(np.any(grad["cls_token"])) is touched
+
+
+def test_bfloat16_is_close_to_float32(rng):
+    params = init(tiny(), rng)
+    images = jax.random.normal(rng, (2, 16, 16, 3))
+    full = tiny().apply({"params": params}, images)
+    half = tiny(dtype=jnp.bfloat16).apply({"params": params}, images)
+    assert half.cls.dtype == half.grids[1].tokens.dtype == jnp.float32
+    np.testing.assert_allclose(half.cls, full.cls, atol=6e-2)
+    assert not np.array_equal(half.cls, full.cls)
+
+
+def test_frozen_patch_embedding_takes_no_gradient(rng):
+    images = jax.random.normal(rng, (2, 16, 16, 3))
+    params = init(tiny(), rng)
+    for frozen in (True, False):
+        model = tiny(freeze_patch_embed=frozen)
+        grad = jax.grad(
+            lambda p, model=model: jnp.sin(model.apply({"params": p}, images).cls).sum()
+        )(params)
+        assert bool(np.any(grad["patch_embed"]["kernel"])) is not frozen
+
+
+def test_drop_path_drops_whole_branches_of_whole_images(rng):
+    model = tiny(drop_path_rate=0.9, depth=2, cls_layer=0, grid_layers=(1,))
+    params = init(model, rng)
+    image = jax.random.normal(rng, (1, 16, 16, 3))
+    images = jnp.broadcast_to(image, (200, 16, 16, 3))
+    out = model.apply({"params": params}, images, train=True, rngs={"drop_path": rng})
+    # Block 1 has rate 0: all images agree there. Block 2 keeps or drops each branch.
+    np.testing.assert_allclose(
+        out.grids[1].tokens, out.grids[1].tokens[:1].repeat(200, 0), atol=1e-5
+    )
+    distinct = np.unique(np.round(out.cls, 3), axis=0)
+    assert 2 <= len(distinct) <= 4
+    eval_out = model.apply({"params": params}, images[:1])
+    no_drop = model.clone(drop_path_rate=0.0).apply({"params": params}, images[:1])
+    np.testing.assert_array_equal(eval_out.cls, no_drop.cls)
+
+
+@pytest.mark.parametrize(
+    "variant, count",
+    [
+        ("Ti/16", 5_524_416),
+        ("S/16", 21_665_664),
+        ("B/16", 85_798_656),
+        ("L/16", 303_301_632),
+    ],
+)
+def test_parameter_counts(variant, count):
+    model = make_vit(variant, image_size=224, pos_embed="learned")
+    shapes = jax.eval_shape(
+        lambda rng: model.init(rng, jnp.zeros((1, 224, 224, 3))), jax.random.key(0)
+    )
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == count
+
+
+def test_sincos_table_by_hand():
+    table = sincos_table(3, 8)
+    row, col = 2, 1
+    omega = [1.0, 10000**-0.5]
+    expected = [f(p * w) for p in (row, col) for f in (np.sin, np.cos) for w in omega]
+    np.testing.assert_allclose(table[row * 3 + col], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"image_size": 18}, "not a multiple of patch_size"),
+        ({"grid_layers": (4,)}, "1..depth = 1..3"),
+        ({"cls_layer": 4}, "cls_layer"),
+        ({"num_heads": 3}, "does not divide"),
+        ({"pos_embed": "rope"}, "pos_embed"),
+        ({"init_scheme": "zeros"}, "init_scheme"),
+    ],
+)
+def test_bad_settings_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**change)
+
+
+def test_bad_images_and_variants_are_refused(rng):
+    with pytest.raises(ValueError, match="patches of 4 px"):
+        tiny().init(rng, jnp.zeros((1, 18, 16, 3)))
+    with pytest.raises(ValueError, match="Ti, S, B, L"):
+        make_vit("X/16", image_size=224)
