@@ -1,0 +1,260 @@
+"""What the host does to an image: decode it once, crop, resize, flip; uint8 out."""
+
+import dataclasses
+import io
+import math
+from typing import Any, Literal
+
+import cv2
+import grain
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+# The loader's threads fill the cores already; OpenCV's own pool would fight them.
+cv2.setNumThreads(0)
+
+CROP_PARAMS = (
+    "top",
+    "left",
+    "height",
+    "width",
+    "source_height",
+    "source_width",
+    "flip",
+)
+"""Layout of a crop's float32 `[7]` vector: pixels of the source image; flip 0 or 1."""
+
+
+class UnreadableImageError(ValueError):
+    """The bytes hold no image that can be decoded."""
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """The image as RGB.
+
+    Grey is repeated over the channels, a palette looked up, CMYK converted, alpha
+    dropped, 16-bit grey reduced to 8. EXIF rotation is not applied: neither torchvision
+    nor TFDS does.
+
+    Args:
+        data: An encoded image: JPEG, PNG, WebP or anything else Pillow reads.
+
+    Returns:
+        Pixels, `[h, w, 3]`, uint8.
+
+    Raises:
+        UnreadableImageError: If the bytes cannot be decoded in full.
+    """
+    if simplejpeg.is_jpeg(data):
+        try:
+            return simplejpeg.decode_jpeg(data, colorspace="RGB")
+        except ValueError:
+            # It refuses what libjpeg only warns about (stray bytes between markers, as
+            # in a few ImageNet files); Pillow reads those and has the last word.
+            pass
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip
+                grey = (np.asarray(image) >> 8).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=-1)
+            if "transparency" in image.info:
+                return np.asarray(image.convert("RGBA"))[..., :3].copy()
+            return np.asarray(image.convert("RGB"))
+    except Exception as error:  # on broken bytes a codec may raise anything
+        reason = str(error) if data else "the file is empty"
+        raise UnreadableImageError(reason) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class CropSpec:
+    """One random resized crop: what to cut from the image, and how.
+
+    Attributes:
+        name: Key of the crop in the batch.
+        size_px: Side of the square that comes out.
+        scale: Smallest and largest share of the image's area, in (0, 1].
+        ratio: Smallest and largest width / height before resizing.
+        flip_prob: Probability of a left-right flip, in [0, 1].
+        resample: "cv2": pixel-area averaging where the crop is at least as large as the
+            output on both sides, bicubic (a = -0.75) otherwise; fast. "pil": Pillow's
+            antialiased bicubic (a = -0.5), as torchvision does on PIL images.
+    """
+
+    name: str
+    size_px: int
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip_prob: float = 0.5
+    resample: Literal["cv2", "pil"] = "cv2"
+
+    def __post_init__(self):
+        """Refuses impossible bounds."""
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(
+                f"crop {self.name!r}: scale must be shares of the image's area, "
+                f"0 < low <= high <= 1, got {self.scale}"
+            )
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(
+                f"crop {self.name!r}: ratio must be 0 < low <= high, got {self.ratio}"
+            )
+        if self.resample not in ("cv2", "pil"):
+            raise ValueError(
+                f"crop {self.name!r}: resample must be 'cv2' or 'pil', got "
+                f"{self.resample!r}"
+            )
+
+
+def sample_box(
+    rng: np.random.Generator, height: int, width: int, spec: CropSpec
+) -> tuple[int, int, int, int]:
+    """The rectangle of a random resized crop.
+
+    Ten tries at an area uniform in `spec.scale` and a log-uniform aspect ratio; the
+    first that fits is placed uniformly. If none fits: the largest central crop whose
+    ratio is within bounds.
+
+    Args:
+        rng: The only source of randomness.
+        height: Height of the image, px.
+        width: Width of the image, px.
+        spec: Bounds of area and aspect ratio.
+
+    Returns:
+        (top, left, height, width), px; inside the image, never empty.
+
+    Reference:
+        Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, Sec. 6; the rule is
+        that of torchvision's RandomResizedCrop.
+    """
+    for _ in range(10):
+        area_px = rng.uniform(*spec.scale) * height * width
+        ratio = math.exp(rng.uniform(math.log(spec.ratio[0]), math.log(spec.ratio[1])))
+        crop_width = round(math.sqrt(area_px * ratio))
+        crop_height = round(math.sqrt(area_px / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top = int(rng.integers(height - crop_height + 1))
+            left = int(rng.integers(width - crop_width + 1))
+            return top, left, crop_height, crop_width
+    ratio = min(max(width / height, spec.ratio[0]), spec.ratio[1])
+    crop_width = min(width, max(1, round(height * ratio)))
+    crop_height = min(height, max(1, round(width / ratio)))
+    return (
+        (height - crop_height) // 2,
+        (width - crop_width) // 2,
+        crop_height,
+        crop_width,
+    )
+
+
+def _resize(image: np.ndarray, size_px: int, resample: str) -> np.ndarray:
+    if resample == "pil":
+        resized = Image.fromarray(image).resize(
+            (size_px, size_px), Image.Resampling.BICUBIC
+        )
+        return np.asarray(resized)
+    # OpenCV's AREA averages only when both sides shrink; else it is a crude linear.
+    shrinks = min(image.shape[:2]) >= size_px
+    return cv2.resize(
+        image,
+        (size_px, size_px),
+        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomCrops(grain.transforms.RandomMap):
+    """Several random resized crops of one image, decoded once.
+
+    Attributes:
+        specs: One entry per crop; their names are the keys of what comes out.
+    """
+
+    specs: tuple[CropSpec, ...]
+
+    def random_map(
+        self, example: dict[str, Any], rng: np.random.Generator
+    ) -> dict[str, Any]:
+        """The crops and how each was cut.
+
+        Args:
+            example: `image` (encoded bytes) and `index`; the label is dropped.
+            rng: The only source of randomness.
+
+        Returns:
+            `crops`: name -> `[s, s, 3]` uint8; `crop_params`: name -> `[7]` float32,
+            laid out as `CROP_PARAMS`; `index`: int64.
+
+        Raises:
+            UnreadableImageError: If the image cannot be decoded.
+        """
+        image = decode_image(example["image"])
+        height, width = image.shape[:2]
+        crops, params = {}, {}
+        for spec in self.specs:
+            box = top, left, h, w = sample_box(rng, height, width, spec)
+            flip = rng.random() < spec.flip_prob
+            crop = _resize(
+                image[top : top + h, left : left + w], spec.size_px, spec.resample
+            )
+            crops[spec.name] = np.ascontiguousarray(crop[:, ::-1] if flip else crop)
+            params[spec.name] = np.array((*box, height, width, flip), np.float32)
+        return {
+            "crops": crops,
+            "crop_params": params,
+            "index": np.int64(example["index"]),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class CentreCrop(grain.transforms.Map):
+    """The usual evaluation view: short side to `resize_px`, then the central square.
+
+    Resizing is Pillow's antialiased bicubic, the protocol of published evaluations.
+
+    Attributes:
+        size_px: Side of the square that comes out.
+        resize_px: Length of the short side before cropping, >= `size_px`.
+    """
+
+    size_px: int
+    resize_px: int
+
+    def __post_init__(self):
+        """Refuses a crop larger than the image it is cut from."""
+        if self.resize_px < self.size_px:
+            raise ValueError(
+                f"resize_px ({self.resize_px}) must be at least size_px "
+                f"({self.size_px}): the crop is cut from the resized image"
+            )
+
+    def map(self, example: dict[str, Any]) -> dict[str, Any]:
+        """The central square of the resized image.
+
+        Args:
+            example: `image` (encoded bytes), `label` and `index`.
+
+        Returns:
+            `image`: `[s, s, 3]` uint8; `label` and `index`: int64.
+
+        Raises:
+            UnreadableImageError: If the image cannot be decoded.
+        """
+        image = decode_image(example["image"])
+        height, width = image.shape[:2]
+        short = min(height, width)
+        height = self.resize_px * height // short
+        width = self.resize_px * width // short
+        top = round((height - self.size_px) / 2)
+        left = round((width - self.size_px) / 2)
+        resized = Image.fromarray(image).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
+        square = (left, top, left + self.size_px, top + self.size_px)
+        return {
+            "image": np.asarray(resized.crop(square)),
+            "label": np.int64(example["label"]),
+            "index": np.int64(example["index"]),
+        }

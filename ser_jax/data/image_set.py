@@ -1,0 +1,57 @@
+"""What `prepare` turns into a TFDS data set, however it was stored before."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import tensorflow_datasets as tfds
+
+
+class PrepareError(Exception):
+    """A mistake the user can mend; the message is one line that says how."""
+
+
+class Item(NamedTuple):
+    """One image on its way into a data set.
+
+    Attributes:
+        name: Unique in its split; names the image in reports.
+        load: Returns the encoded image; called in a thread.
+        fields: The other features of the example.
+        done_frac: Share of the split that has been read, in [0, 1].
+    """
+
+    name: str
+    load: Callable[[], bytes]
+    fields: dict[str, Any]
+    done_frac: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSplit:
+    """The images of one split.
+
+    Attributes:
+        items: The images, read as they are asked for.
+        num_bytes: Their size in all, roughly.
+    """
+
+    items: Iterable[Item]
+    num_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+    """A data set to write.
+
+    Attributes:
+        name: TFDS name.
+        version: TFDS version, "x.y.z".
+        features: TFDS features: `image` and one per field of the items.
+        splits: Split name -> images.
+    """
+
+    name: str
+    version: str
+    features: tfds.features.FeaturesDict
+    splits: dict[str, ImageSplit]

@@ -1,0 +1,159 @@
+"""Batches of host arrays: endless and shuffled to train, one ordered pass to evaluate.
+
+The position of the training stream is the step and nothing else: batch k is a function
+of (source, transform, seed, batch_size, k), whatever the number of processes, worker
+processes or threads. To resume, give `start_step`.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grain
+import numpy as np
+
+from ser_jax.data.host_transforms import UnreadableImageError
+from ser_jax.data.sources import Source
+
+Batch = dict[str, Any]
+
+
+def train_loader(
+    source: Source,
+    transform: grain.transforms.RandomMap,
+    *,
+    batch_size: int,
+    seed: int,
+    num_threads: int,
+    prefetch_batches: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_workers: int = 0,
+) -> grain.DatasetIterator[Batch]:
+    """This process's share of every global batch, without end.
+
+    Every epoch is a new permutation. Batches run across its boundary, so none is short,
+    and a source smaller than one batch simply repeats within it.
+
+    Args:
+        source: Records by index.
+        transform: Turns a record into arrays; its rng is keyed by (seed, position).
+        batch_size: Images in a global batch, over all processes.
+        seed: Seeds the permutations and the transform.
+        num_threads: Threads that decode, in each worker.
+        prefetch_batches: Finished batches kept ahead, in each worker.
+        start_step: Global batches to skip (at no cost).
+        process_index: This process, in [0, process_count).
+        process_count: Processes that share the global batch; process i gets its rows
+            i, i + process_count, ...
+        num_workers: Worker processes; 0 decodes in threads of this one, which is the
+            faster choice up to about 16 cores. Workers need parsed absl flags and an
+            importable main module.
+
+    Returns:
+        An endless iterator of batches, `[batch_size / process_count, ...]`, with a
+        `close()` that stops its threads and workers.
+
+    Raises:
+        ValueError: If `batch_size` does not divide among the processes.
+        UnreadableImageError: While iterating, at a record that cannot be decoded.
+    """
+    local_batch_size = _local_batch_size(batch_size, process_index, process_count)
+    mine = slice(start_step * batch_size + process_index, None, process_count)
+    batches = (
+        grain.MapDataset.source(source)
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        # Before the slice: the rng is keyed by the global position, so that any number
+        # of processes makes the same images.
+        .random_map(functools.partial(_apply, transform.random_map, source))
+        .slice(mine)
+        .batch(local_batch_size, drop_remainder=True)
+        # Spelt out: grain would run 500 whole batches ahead.
+        .to_iter_dataset(grain.ReadOptions(num_threads, prefetch_batches))
+    )
+    if num_workers:
+        batches = batches.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers, prefetch_batches)
+        )
+    return iter(batches)
+
+
+def eval_batches(
+    source: Source,
+    transform: grain.transforms.Map,
+    *,
+    batch_size: int,
+    num_threads: int,
+    prefetch_batches: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """One pass over the source in order, in batches of one shape.
+
+    Args:
+        source: Records by index.
+        transform: Turns a record into arrays.
+        batch_size: Images in a global batch, over all processes.
+        num_threads: Threads that decode.
+        prefetch_batches: Finished batches kept ahead.
+        process_index: This process, in [0, process_count).
+        process_count: Processes that share the global batch, as in `train_loader`; all
+            of them see the same number of batches.
+
+    Yields:
+        What the transform returns, `[batch_size / process_count, ...]`, and `valid`,
+        `[batch_size / process_count]` bool: False where the last batch was filled up
+        with records from the start of the source.
+
+    Raises:
+        ValueError: If `batch_size` does not divide among the processes.
+        UnreadableImageError: At a record that cannot be decoded.
+    """
+    local_batch_size = _local_batch_size(batch_size, process_index, process_count)
+    num_batches = -(-len(source) // batch_size)
+    mine = slice(process_index, num_batches * batch_size, process_count)
+    batches = iter(
+        grain.MapDataset.source(source)
+        .repeat()
+        .slice(mine)
+        .map(functools.partial(_apply, transform.map, source))
+        .batch(local_batch_size, drop_remainder=True)
+        .to_iter_dataset(grain.ReadOptions(num_threads, prefetch_batches))
+    )
+    rows = process_index + process_count * np.arange(local_batch_size)
+    try:
+        for step, batch in enumerate(batches):
+            yield batch | {"valid": step * batch_size + rows < len(source)}
+    finally:
+        batches.close()
+
+
+def _local_batch_size(batch_size: int, process_index: int, process_count: int) -> int:
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"batch_size is global and must be a multiple of the {process_count} "
+            f"process(es) that share it, got {batch_size}"
+        )
+    if not 0 <= process_index < process_count:
+        raise ValueError(
+            f"process_index must be in [0, {process_count}), got {process_index}"
+        )
+    return batch_size // process_count
+
+
+def _apply(
+    transform: Callable[..., Batch], source: Source, record: dict[str, Any], *rng: Any
+) -> Batch:
+    """The transform's output; names the record if its image cannot be read."""
+    try:
+        return transform(record, *rng)
+    except UnreadableImageError as error:
+        raise UnreadableImageError(
+            f"record {record['index']} of {source.name!r}, split {source.split!r}, "
+            f"cannot be decoded: {error}. The data set is damaged, or was not made by "
+            "`python -m ser_jax.data.prepare`, which leaves unreadable files out: "
+            "remove the data set and prepare it again"
+        ) from error

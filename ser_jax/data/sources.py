@@ -1,0 +1,218 @@
+"""Random access to the encoded images of any prepared TFDS data set."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any, Self, SupportsIndex
+
+import numpy as np
+
+_PREPARE_FLAGS = {
+    "imagenet2012": (
+        "--imagenet_train_tar=ILSVRC2012_img_train.tar "
+        "--imagenet_val_tar=ILSVRC2012_img_val.tar"
+    ),
+    "cifar10": "--cifar_archive=cifar-10-python.tar.gz",
+    "cifar100": "--cifar_archive=cifar-100-python.tar.gz",
+}
+_DIGITS_VERSION = "1.0.0"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Records of one split, by index; picklable.
+
+    A record is `{"image": encoded bytes, "label": int, "index": int}`: the label is -1
+    where the set has none, the index the record's position in the split.
+
+    Attributes:
+        name: Name of the data set.
+        split: Split, as asked for ("train", "train[:10%]", "train+test").
+        num_classes: Number of classes, or None for a set without labels.
+        fingerprint: What tells this data from other data, wherever it is stored: name,
+            version, split, num_examples and a hash over all shard lengths.
+    """
+
+    name: str
+    split: str
+    num_classes: int | None
+    fingerprint: dict[str, str | int]
+    records: Sequence[dict[str, Any]] = dataclasses.field(repr=False)
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return len(self.records)
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        """The record at a position, in [0, len)."""
+        record = self.records[index.__index__()]
+        label = -1 if self.num_classes is None else int(record["label"])
+        return {"image": record["image"], "label": label, "index": index.__index__()}
+
+    def subset(self, num_examples: int) -> Self:
+        """The same source, or `num_examples` of its records picked evenly at random.
+
+        The pick is the same every time. Their `index` counts within the pick.
+        """
+        if num_examples >= len(self):
+            return self
+        chosen = np.random.default_rng(0).permutation(len(self))[:num_examples]
+        return dataclasses.replace(self, records=_Picked(self.records, np.sort(chosen)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Picked(Sequence[dict[str, Any]]):
+    """Records at chosen positions."""
+
+    records: Sequence[dict[str, Any]]
+    chosen: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.records[int(self.chosen[index])]
+
+
+def open_source(name: str, split: str, data_dir: str | os.PathLike[str]) -> Source:
+    """The records of one split of a prepared data set.
+
+    `digits`, the small default, is written to `data_dir` when it is not there yet.
+
+    Args:
+        name: TFDS name: "imagenet2012", "dataset/config", "dataset:1.0.0"; without a
+            version, the newest one prepared.
+        split: Any TFDS split: "train", "train[:10%]", "train+validation".
+        data_dir: Folder that holds the data sets.
+
+    Returns:
+        The source.
+
+    Raises:
+        FileNotFoundError: If no such data set is prepared there.
+        ValueError: If the split is unknown or empty, the set has no feature `image`, or
+            was prepared in a file format without random access.
+    """
+    import tensorflow_datasets as tfds  # 0.4 s; worker processes may not need it
+
+    root = pathlib.Path(data_dir).expanduser()
+    directory = _find(name, root)
+    if directory is None and name == "digits":
+        _write_digits(root)
+        directory = _find(name, root)
+    if directory is None:
+        raise FileNotFoundError(_not_prepared(name, root))
+    builder = tfds.builder_from_directory(directory)
+    features, splits = builder.info.features, builder.info.splits
+    if "image" not in features:
+        raise ValueError(
+            f"{name!r} has no feature 'image'; it has {', '.join(sorted(features))}"
+        )
+    try:
+        num_examples = splits[split].num_examples
+    except ValueError as error:
+        sizes = ", ".join(
+            f"{key} ({info.num_examples})" for key, info in splits.items()
+        )
+        raise ValueError(
+            f"{name!r} has no split {split!r}; it has {sizes}, and parts of them such "
+            "as 'train[:10%]'"
+        ) from error
+    if not num_examples:
+        raise ValueError(f"split {split!r} of {name!r} is empty; ask for a larger part")
+    try:
+        records = builder.as_data_source(
+            split, decoders={"image": tfds.decode.SkipDecoding()}
+        )
+    except NotImplementedError as error:
+        raise ValueError(
+            f"{directory} was prepared as {builder.info.file_format.value}, which has "
+            "no random access; prepare it with file_format='array_record'"
+        ) from error
+    label = features["label"] if "label" in features else None
+    num_classes = None
+    if isinstance(label, tfds.features.ClassLabel):
+        num_classes = label.num_classes
+    shards = {key: list(info.shard_lengths) for key, info in splits.items()}
+    digest = hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()
+    return Source(
+        name=name,
+        split=split,
+        num_classes=num_classes,
+        fingerprint={
+            "name": name.partition(":")[0],
+            "version": str(builder.version),
+            "split": split,
+            "num_examples": num_examples,
+            "shards": digest[:16],
+        },
+        records=records,
+    )
+
+
+def _find(name: str, root: pathlib.Path) -> pathlib.Path | None:
+    """Folder of the data set's newest version, or of the one asked for."""
+    base, _, version = name.partition(":")
+    found = [
+        path.parent
+        for path in (root / base).glob(f"{version or '*'}/dataset_info.json")
+        if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)
+    ]
+    return max(found, key=lambda d: [int(n) for n in d.name.split(".")], default=None)
+
+
+def _not_prepared(name: str, root: pathlib.Path) -> str:
+    infos = [*root.glob("*/*/dataset_info.json"), *root.glob("*/*/*/dataset_info.json")]
+    prepared = sorted(
+        f"{i.parents[1].relative_to(root)}:{i.parent.name}" for i in infos
+    )
+    base = name.partition(":")[0]
+    flags = _PREPARE_FLAGS.get(base, f"--folder=<images> --name={base}")
+    return (
+        f"no data set {name!r} in {root}, which has "
+        f"{', '.join(prepared) or 'none'}. To prepare it: python -m "
+        f"ser_jax.data.prepare {flags} --data_dir={root}"
+    )
+
+
+def _write_digits(root: pathlib.Path) -> None:
+    """scikit-learn's 1797 handwritten digits, 8 x 8 px: 1500 to train, 297 to test."""
+    import tensorflow_datasets as tfds
+    from sklearn import datasets
+
+    from ser_jax.data import write
+
+    digits = datasets.load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # [n, 8, 8]
+    order = np.random.default_rng(0).permutation(len(images))
+
+    def split(members: np.ndarray) -> write.Split:
+        return write.Split(
+            (
+                str(i),
+                {
+                    "image": write.encode_png(np.stack([images[i]] * 3, axis=-1)),
+                    "label": digits.target[i],
+                },
+            )
+            for i in members
+        )
+
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(8, 8, 3)),
+            "label": tfds.features.ClassLabel(num_classes=10),
+        }
+    )
+    with write.staged(root / "digits" / _DIGITS_VERSION) as directory:
+        write.write_splits(
+            directory,
+            "digits",
+            _DIGITS_VERSION,
+            features,
+            {"train": split(order[:1500]), "test": split(order[1500:])},
+        )

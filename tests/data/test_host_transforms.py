@@ -1,0 +1,221 @@
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from ser_jax.data import host_transforms as ht
+
+
+def photo(height, width):
+    """A smooth coloured image: noise enlarged, so that codecs treat it kindly."""
+    noise = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def encode(image, file_format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+RGB = photo(30, 40)
+JPEG = encode(Image.fromarray(RGB), "JPEG", quality=100, subsampling=0)
+PNG = encode(Image.fromarray(RGB), "PNG")
+
+
+def example(data, **fields):
+    return {"image": data, "label": 3, "index": 7, **fields}
+
+
+@pytest.mark.parametrize(
+    ("data", "tolerance"),
+    [
+        (PNG, 0),
+        (encode(Image.fromarray(RGB), "WEBP", lossless=True), 0),
+        (encode(Image.fromarray(np.dstack([RGB, RGB[..., :1]])), "PNG"), 0),
+        (JPEG, 4),
+        (encode(Image.fromarray(RGB).convert("CMYK"), "JPEG", quality=95), 6),
+    ],
+    ids=["png", "webp", "alpha", "jpeg", "cmyk"],
+)
+def test_decodes_colour_as_rgb(data, tolerance):
+    """Red if the channels are swapped or CMYK is passed through as it is."""
+    decoded = ht.decode_image(data)
+    assert decoded.shape == (30, 40, 3) and decoded.dtype == np.uint8
+    assert np.abs(decoded.astype(int) - RGB).max() <= tolerance
+
+
+def test_decodes_grey_palette_and_16_bit():
+    """Red if 16-bit grey is clipped (all white) or a channel is missing."""
+    grey = RGB[..., 0]
+    as_rgb = np.repeat(grey[..., None], 3, axis=-1)
+    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(ht.decode_image(encode(deep, "PNG")), as_rgb)
+    np.testing.assert_array_equal(
+        ht.decode_image(encode(Image.fromarray(grey), "PNG")), as_rgb
+    )
+    jpeg = ht.decode_image(encode(Image.fromarray(grey), "JPEG", quality=95))
+    assert np.abs(jpeg.astype(int) - as_rgb).max() <= 4
+    palette = Image.fromarray(RGB).quantize(16)
+    expected = np.asarray(palette.convert("RGB"))
+    for options in ({}, {"transparency": bytes(range(16))}):
+        decoded = ht.decode_image(encode(palette, "PNG", **options))
+        np.testing.assert_array_equal(decoded, expected)
+
+
+def test_jpeg_with_stray_bytes_is_read():
+    """Red without the second try: libjpeg warns, simplejpeg refuses."""
+    marker = JPEG.index(b"\xff\xdb")
+    stray = JPEG[:marker] + b"\x00\x00" + JPEG[marker:]
+    np.testing.assert_array_equal(ht.decode_image(stray), ht.decode_image(JPEG))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"not an image", JPEG[: len(JPEG) // 2], PNG[: len(PNG) // 2]]
+)
+def test_undecodable_bytes_raise_with_a_reason(data):
+    with pytest.raises(ht.UnreadableImageError, match="."):
+        ht.decode_image(data)
+
+
+def test_boxes_follow_the_rule():
+    """Uniform area, log-uniform ratio, uniform place; red if ratio is inverted."""
+    spec = ht.CropSpec("a", 8, scale=(0.2, 0.4), ratio=(1.0, 2.0))
+    rng = np.random.default_rng(0)
+    boxes = np.array([ht.sample_box(rng, 300, 300, spec) for _ in range(2000)])
+    top, left, height, width = boxes.T
+    assert (top >= 0).all() and (top + height <= 300).all()
+    assert (left >= 0).all() and (left + width <= 300).all()
+    area_frac = height * width / 300**2
+    np.testing.assert_allclose(
+        np.quantile(area_frac, [0, 0.25, 0.5, 1]), [0.2, 0.25, 0.3, 0.4], atol=0.01
+    )
+    np.testing.assert_allclose(
+        np.quantile(np.log2(width / height), [0, 0.25, 0.5, 1]),
+        [0, 0.25, 0.5, 1],
+        atol=0.04,
+    )
+    np.testing.assert_allclose((top / (300 - height)).mean(), 0.5, atol=0.02)
+    np.testing.assert_allclose((left / (300 - width)).mean(), 0.5, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [
+        ((30, 300), (0, 130, 30, 40)),  # too wide: as high as the image, ratio 4/3
+        ((300, 30), (130, 0, 40, 30)),  # too high: as wide as the image, ratio 3/4
+    ],
+)
+def test_box_falls_back_to_the_centre(size, box):
+    """An area of 100 % never fits; red if the fallback takes the whole image."""
+    spec = ht.CropSpec("a", 8, scale=(1.0, 1.0))
+    assert ht.sample_box(np.random.default_rng(0), *size, spec) == box
+
+
+@pytest.mark.parametrize(
+    ("size", "ratio"),
+    [((1, 1), (0.75, 1.5)), ((1, 50), (0.2, 0.3)), ((50, 1), (3.0, 4.0))],
+)
+def test_tiny_images_give_a_box(size, ratio):
+    """Red if the fallback can round a side to nothing."""
+    spec = ht.CropSpec("a", 8, ratio=ratio)
+    box = ht.sample_box(np.random.default_rng(0), *size, spec)
+    top, left, height, width = box
+    assert height >= 1 and width >= 1
+    assert top + height <= size[0] and left + width <= size[1]
+
+
+def test_crops_are_what_their_params_say():
+    """Redoes each crop from its params; red if flip or box is misreported."""
+    specs = (
+        ht.CropSpec("small", 6, scale=(0.05, 0.3), resample="pil"),
+        ht.CropSpec("large", 12, scale=(0.3, 1.0), resample="pil"),
+    )
+    transform = ht.RandomCrops(specs)
+    flips = set()
+    for seed in range(8):
+        out = transform.random_map(example(PNG), np.random.default_rng(seed))
+        assert out["index"] == 7 and out["index"].dtype == np.int64
+        for spec in specs:
+            params, crop = out["crop_params"][spec.name], out["crops"][spec.name]
+            assert params.shape == (len(ht.CROP_PARAMS),)
+            assert params.dtype == np.float32 and crop.dtype == np.uint8
+            named = dict(zip(ht.CROP_PARAMS, params.astype(int), strict=True))
+            assert (named["source_height"], named["source_width"]) == (30, 40)
+            box = RGB[named["top"] :, named["left"] :]
+            box = box[: named["height"], : named["width"]]
+            size = (spec.size_px, spec.size_px)
+            expected = np.asarray(
+                Image.fromarray(box.copy()).resize(size, Image.Resampling.BICUBIC)
+            )
+            expected = expected[:, ::-1] if named["flip"] else expected
+            np.testing.assert_array_equal(crop, expected)
+            flips.add(named["flip"])
+    assert flips == {0, 1}
+
+
+def test_flip_probability_bounds():
+    for flip_prob in (0.0, 1.0):
+        transform = ht.RandomCrops((ht.CropSpec("a", 8, flip_prob=flip_prob),))
+        for seed in range(20):
+            out = transform.random_map(example(PNG), np.random.default_rng(seed))
+            assert out["crop_params"]["a"][-1] == flip_prob
+
+
+def test_several_crops_from_one_decode(monkeypatch):
+    calls = []
+    decode = ht.decode_image
+    monkeypatch.setattr(ht, "decode_image", lambda d: calls.append(1) or decode(d))
+    transform = ht.RandomCrops(tuple(ht.CropSpec(f"{i}", 8) for i in range(4)))
+    out = transform.random_map(example(JPEG), np.random.default_rng(0))
+    assert len(out["crops"]) == 4 and len(calls) == 1
+
+
+def test_cv2_averages_when_shrinking_and_is_cubic_when_enlarging():
+    """Red with CUBIC for both (a stripe aliases) or AREA for both (blocks)."""
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, ::4] = 200
+    whole = dict(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip_prob=0.0)
+    data = encode(Image.fromarray(stripes), "PNG")
+
+    def crop(size_px):
+        transform = ht.RandomCrops((ht.CropSpec("a", size_px, **whole),))
+        return transform.random_map(example(data), np.random.default_rng(0))["crops"][
+            "a"
+        ]
+
+    np.testing.assert_array_equal(crop(8), np.full((8, 8, 3), 50, np.uint8))
+    np.testing.assert_array_equal(crop(32), stripes)
+    enlarged = cv2.resize(stripes, (64, 64), interpolation=cv2.INTER_CUBIC)
+    np.testing.assert_array_equal(crop(64), enlarged)
+
+
+@pytest.mark.parametrize("turn", [False, True])
+def test_centre_crop(turn):
+    """Short side to 15, centre 10 of 20 x 15; red if the long side is resized to it."""
+    image = RGB.transpose(1, 0, 2).copy() if turn else RGB
+    size = (15, 20) if turn else (20, 15)  # width, height
+    resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    # (15 - 10) / 2 = 2.5 rounds to even, as in torchvision.
+    expected = resized[5:15, 2:12] if turn else resized[2:12, 5:15]
+    data = encode(Image.fromarray(image), "PNG")
+    out = ht.CentreCrop(size_px=10, resize_px=15).map(example(data))
+    np.testing.assert_array_equal(out["image"], expected)
+    assert (out["label"], out["index"]) == (3, 7)
+    assert out["label"].dtype == out["index"].dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ht.CropSpec("a", 8, scale=(0.5, 1.5)), "scale .*1.5"),
+        (lambda: ht.CropSpec("a", 8, ratio=(2.0, 1.0)), "ratio"),
+        (lambda: ht.CropSpec("a", 8, resample="nearest"), "cv2.*nearest"),
+        (lambda: ht.CentreCrop(size_px=8, resize_px=7), "resize_px .7. .*size_px"),
+    ],
+)
+def test_impossible_settings_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
