@@ -278,7 +278,10 @@ class Learner:
             grids = {}
             if group is not None:
                 shapes = [views[name].element.grid_shape for name in members]
-                grids = {"grid_shape": _interleave(shapes), "num_slots": group.num_slots}
+                grids = {
+                    "grid_shape": _interleave(shapes),
+                    "num_slots": group.num_slots,
+                }
             out = self.encoder.apply(
                 {"params": params},
                 _interleave([views[name].images for name in members]),

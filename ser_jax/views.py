@@ -36,23 +36,25 @@ class ViewSpec:
 
 @flax.struct.dataclass
 class AugmentParams:
-    """What was done to each image of a view; EquiMod, AugSelf and others read it.
+    """What was done to each view of a batch; neutral values where nothing was.
+
+    EquiMod, AugSelf and others read it.
 
     Attributes:
-        crop: Host crop, `[b, 7]`, float32: top, left, height, width, source height,
-            source width in pixels, flip in {0, 1}.
-        jitter_on: Whether colour was jittered, `[b]`, bool.
-        order: Order of the jitter's steps, `[b, 4]`, int32: 0 brightness, 1 contrast,
-            2 saturation, 3 hue; 0, 1, 2, 3 where off.
-        brightness: Factor, `[b]`, float32, 1 where off.
-        contrast: Factor, `[b]`, float32, 1 where off.
-        saturation: Factor, `[b]`, float32, 1 where off.
-        hue: Shift in turns, `[b]`, float32, 0 where off.
-        gray: Whether made grey, `[b]`, bool.
-        blur_on: Whether blurred, `[b]`, bool.
-        sigma: Blur's standard deviation in pixels, `[b]`, float32, 0 where off.
-        solarize_on: Whether solarized, `[b]`, bool.
-        solarize_threshold: `[b]`, float32 in [0, 1], 1 where off.
+        crop: `[b, 7]`, float32, as the host reports it: top, left, height, width of the
+            crop and height, width of its source in pixels; 1 if flipped left-right.
+        jitter_on: `[b]`, bool.
+        order: `[b, 4]`, int32: the operation done first, second, ...; 0 brightness,
+            1 contrast, 2 saturation, 3 hue. 0, 1, 2, 3 where off.
+        brightness: `[b]`, float32 factor; 1 where off.
+        contrast: `[b]`, float32 factor; 1 where off.
+        saturation: `[b]`, float32 factor; 1 where off.
+        hue: `[b]`, float32 in turns; 0 where off.
+        gray: `[b]`, bool.
+        blur_on: `[b]`, bool.
+        sigma: `[b]`, float32 in pixels; 0 where off.
+        solarize_on: `[b]`, bool.
+        solarize_threshold: `[b]`, float32; 1 where off.
     """
 
     crop: jax.Array

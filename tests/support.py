@@ -1,6 +1,10 @@
 """Helpers shared by tests."""
 
+import jax
 import numpy as np
+
+from ser_jax.config import base_config
+from ser_jax.experiment import Experiment, build
 
 
 def d4_on_array(d4: int, x: np.ndarray) -> np.ndarray:
@@ -17,3 +21,48 @@ def assert_close(actual, expected, rel: float = 1e-4, abs: float = 1e-5):
     allowed = rel * np.abs(expected).max(initial=0) + abs
     worst = np.abs(actual - expected).max(initial=0)
     assert worst <= allowed, f"difference {worst:.3g} > {allowed:.3g}"
+
+
+def tiny_config(objective: str = "moco_v3", regularizer: str = "ser", **overrides):
+    """An experiment small enough to compile in seconds: 16 px, 4 x 4 tokens."""
+    config = base_config(objective, regularizer)
+    config.batch_size = 16
+    config.total_epochs = 4.0
+    config.dataset.name = "digits"
+    config.loader.num_threads = 2
+    config.augment.recipe = "digits"
+    config.augment.image_size = 16
+    config.model.update(variant="Ti/4", width=16, depth=3, num_heads=2, dtype="float32")
+    config.objective.update(hidden_dim=32, output_dim=8)
+    if regularizer == "ser":
+        config.regularizer.update(layer=1, projector_dim=16, share=0.5)
+    config.optimizer.warmup_epochs = 1.0
+    config.update_from_flattened_dict(overrides)
+    return config
+
+
+NUM_EXAMPLES = 64  # of a made-up training set: 4 steps an epoch
+
+
+def tiny_experiment(regularizer: str = "ser", **overrides) -> Experiment:
+    return build(tiny_config(regularizer=regularizer, **overrides), NUM_EXAMPLES)
+
+
+def real_batch(experiment: Experiment, seed: int = 0) -> dict:
+    """A batch of smooth pictures: neighbouring tokens differ, as in photographs."""
+    rng = np.random.default_rng(seed)
+
+    def picture(shape):
+        y, x = np.mgrid[: shape[1], : shape[2]] / shape[1]
+        phase, frequency = rng.uniform(0, 6, (2, shape[0], 1, 1, 3))
+        wave = np.sin(frequency * x[..., None] * 3 + phase) + np.cos(
+            frequency * y[..., None] * 5
+        )
+        return (127 + 60 * wave).astype(np.uint8)
+
+    def fill(leaf):
+        if leaf.dtype == np.uint8:
+            return picture(leaf.shape)
+        return np.zeros(leaf.shape, leaf.dtype)
+
+    return jax.tree.map(fill, experiment.abstract_batch())

@@ -224,9 +224,7 @@ def test_gradient_with_constant_keys_differs_in_the_projector_alone(case):
 @pytest.mark.parity
 def test_gradient_of_the_release_is_that_of_the_invariance_loss(case):
     _, grads = case.loss_and_grad(case.with_grad("none"))
-    jax.tree.map(
-        lambda g: np.testing.assert_array_equal(g, 0.0), grads["regularizer"]
-    )
+    jax.tree.map(lambda g: np.testing.assert_array_equal(g, 0.0), grads["regularizer"])
     released = case.data.group("grad_released/")
     encoder = subset(released, "base_encoder.")
     assert encoder
@@ -310,9 +308,7 @@ def test_heads_match_the_reference(golden):
         hidden_dim=data.settings["mlp_dim"], output_dim=data.settings["moco_dim"]
     ).make_heads()
     names = {"projector": "base_encoder.head.", "predictor": "predictor."}
-    parts = {
-        k: interop_torch.batch_norm_mlp(subset(sd, v)) for k, v in names.items()
-    }
+    parts = {k: interop_torch.batch_norm_mlp(subset(sd, v)) for k, v in names.items()}
     params = {k: jax.tree.map(jnp.asarray, v[0]) for k, v in parts.items()}
     stats = {k: v[1] for k, v in parts.items()}
 

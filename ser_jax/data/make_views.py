@@ -19,14 +19,14 @@ class ViewMaker:
 
     Attributes:
         specs: Every view wanted, the objective's and the regularizer's.
-        recipes: Photometric recipe of each view, by name.
+        recipes: Photometric recipe of each of them.
         share: Share of the batch for views that extend another.
         patch_size: Pixels a side of the encoder's patch.
         group: Group of the geometric views, if there are any.
     """
 
     specs: tuple[ViewSpec, ...]
-    recipes: Mapping[str, Recipe]
+    recipes: tuple[Recipe, ...]
     share: float
     patch_size: int
     group: Group | None
@@ -48,14 +48,17 @@ class ViewMaker:
         extended = {spec.extends for spec in self.specs if spec.extends}
         elements = self._sample_elements(element_rng, batch)
         views = {}
-        for i, spec in enumerate(self.specs):
-            images, crop = batch["crops"][spec.source], batch["crop_params"][spec.source]
+        for i, (spec, recipe) in enumerate(zip(self.specs, self.recipes, strict=True)):
+            images, crop = (
+                batch["crops"][spec.source],
+                batch["crop_params"][spec.source],
+            )
             if spec.extends or spec.name in extended:
                 count = equiv_count(images.shape[0], self.share)
                 part = 1 if spec.extends else 0
                 images, crop = (split_rows(x, count)[part] for x in (images, crop))
             images, params = augment(
-                jax.random.fold_in(photo_rng, i), images, crop, self.recipes[spec.name]
+                jax.random.fold_in(photo_rng, i), images, crop, recipe
             )
             if not spec.geometric:
                 views[spec.name] = View(images, params)

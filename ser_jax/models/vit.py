@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -152,7 +153,9 @@ class ViT(nn.Module):
                 f"pos_embed must be 'sincos' or 'learned', got {self.pos_embed!r}."
             )
         if self.init_scheme not in ("moco_v3", "dino"):
-            raise ValueError(f"init_scheme must be 'moco_v3' or 'dino', got {self.init_scheme!r}.")
+            raise ValueError(
+                f"init_scheme must be 'moco_v3' or 'dino', got {self.init_scheme!r}."
+            )
         super().__post_init__()
 
     @nn.compact
@@ -185,7 +188,9 @@ class ViT(nn.Module):
         b, n, _ = tokens.shape
         padded = num_slots is not None
         keep = self._drop_path_factors(b) if train and self.drop_path_rate else None
-        cls_init = nn.initializers.normal(1e-6 if self.init_scheme == "moco_v3" else 0.02)
+        cls_init = nn.initializers.normal(
+            1e-6 if self.init_scheme == "moco_v3" else 0.02
+        )
         cls_token = self.param("cls_token", cls_init, (1, 1, self.width))
         if self.cls_layer == 0 and self.pos_embed == "learned":
             cls_token = cls_token + self.param(
@@ -337,14 +342,24 @@ def _with_cls(valid: jax.Array) -> jax.Array:
     return jnp.pad(valid, [(0, 0), (1, 0)], constant_values=True)
 
 
-def make_vit(variant: str, *, image_size: int, num_heads: int | None = None, **kwargs):
+def make_vit(
+    variant: str,
+    *,
+    image_size: int,
+    width: int = 0,
+    depth: int = 0,
+    num_heads: int = 0,
+    **attributes: Any,
+) -> ViT:
     """ViT of a named size.
 
     Args:
         variant: "S/16" and the like: Ti, S, B or L, and the patch size in pixels.
         image_size: Pixels a side of the training image.
+        width: Token width, if not the variant's own.
+        depth: Number of blocks, if not the variant's own.
         num_heads: Attention heads, if not the variant's own.
-        **kwargs: Further attributes of `ViT`.
+        **attributes: Further attributes of `ViT`.
 
     Returns:
         A `ViT`.
@@ -358,12 +373,12 @@ def make_vit(variant: str, *, image_size: int, num_heads: int | None = None, **k
             f"model variant must be one of {', '.join(VARIANTS)} and a patch size, like "
             f"'S/16'; got {variant!r}."
         )
-    width, depth, heads = VARIANTS[size]
+    own_width, own_depth, own_heads = VARIANTS[size]
     return ViT(
-        width=width,
-        depth=kwargs.pop("depth", depth),
-        num_heads=num_heads or heads,
+        width=width or own_width,
+        depth=depth or own_depth,
+        num_heads=num_heads or own_heads,
         patch_size=int(patch),
         image_size=image_size,
-        **kwargs,
+        **attributes,
     )

@@ -29,7 +29,9 @@ def test_inverse_on_both_sides():
 
 
 def test_associative_on_all_triples():
-    g, h, k = (jnp.array(x) for x in np.transpose(list(itertools.product(ALL, repeat=3))))
+    g, h, k = (
+        jnp.array(x) for x in np.transpose(list(itertools.product(ALL, repeat=3)))
+    )
     np.testing.assert_array_equal(
         group.compose(group.compose(g, h), k), group.compose(g, group.compose(h, k))
     )
