@@ -7,68 +7,68 @@ from typing import Any
 
 Figures = dict[str, Any]
 
-# What the table shows: label, then the figures of base, regularized step and ratio.
-_ROWS = (
-    ("FLOPs a step, jaxpr", "flops_per_step_base", "flops_per_step_ser", "flops_ratio"),
+# Label, then the figures of the base step, of the regularized one and their ratio.
+_STEP_ROWS = (
+    ("FLOPs, jaxpr", "flops_per_step_base", "flops_per_step_ser", "flops_ratio"),
     (
-        "FLOPs a step, base's class token at the same layer",
+        "FLOPs, base's class token at the same layer",
         "flops_per_step_base_same_cls_layer",
         "flops_per_step_ser",
         "flops_ratio_same_cls_layer",
     ),
     (
-        "FLOPs a step, by hand",
+        "FLOPs, by hand",
         "flops_per_step_base_by_hand",
         "flops_per_step_ser_by_hand",
         "flops_ratio_by_hand",
     ),
-    ("FLOPs a step, XLA", "flops_per_step_base_xla", "", ""),
+    ("FLOPs, XLA with elementwise work", "flops_per_step_base_xla", "", ""),
     ("step, median s", "step_s_base", "step_s_ser", "step_ratio"),
-    ("step, p10 and p90 s", "step_s_base_p10_p90", "step_s_ser_p10_p90", ""),
+    ("step, p10 s", "step_s_p10_base", "step_s_p10_ser", ""),
+    ("step, p90 s", "step_s_p90_base", "step_s_p90_ser", ""),
     ("images/s", "images_per_s_base", "images_per_s", ""),
     ("MFU", "mfu_base", "mfu", ""),
     ("peak memory, bytes", "", "peak_memory_bytes", ""),
     ("compile, s", "compile_s_base", "compile_s", ""),
     ("augmentation alone, images/s", "", "augment_images_per_s", ""),
     ("loader alone, images/s", "", "loader_images_per_s", ""),
+    ("loader alone, 1 thread, images/s", "", "loader_images_per_s_1_thread", ""),
+    ("loader alone, 2 threads, images/s", "", "loader_images_per_s_2_threads", ""),
 )
 
 
-def table(figures: Figures) -> str:
-    """The figures that were taken, to read.
+def step_table(figures: Figures) -> str:
+    """The figures of an experiment.
 
     Args:
-        figures: Figures by name, as from `run` or `measure_ntxent_memory`.
+        figures: Figures by name; rows without any are left out.
 
     Returns:
         A markdown table.
     """
-    if "ntxent_temp_memory" in figures:
-        head: tuple[str, ...] = ("tokens", "blockwise, MiB", "dense, MiB")
-        rows = [
-            (f"{row['tokens']:,}",)
-            + tuple(
-                f"{row[k] / 2**20:,.0f}" for k in ("blockwise_bytes", "dense_bytes")
-            )
-            for row in figures["ntxent_temp_memory"]
-        ]
-    else:
-        head = ("", "base", "with regularizer", "ratio")
-        rows = [
-            (label, *(_text(figures.get(key)) for key in keys))
-            for label, *keys in _ROWS
-            if any(figures.get(key) is not None for key in keys)
-        ]
-    lines = [head, ("---", *("---:" for _ in head[1:])), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    lines = ["| | base | with regularizer | ratio |", "|---|---:|---:|---:|"]
+    for label, *keys in _STEP_ROWS:
+        *values, ratio = (figures.get(key) for key in keys)
+        if any(value is not None for value in values):
+            cells = [*(_text(value) for value in values), ratio and f"{ratio:.4f}"]
+            lines.append(f"| {label} | {' | '.join(cell or '' for cell in cells)} |")
+    return "\n".join(lines)
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        return ", ".join(_text(item) for item in value)
-    return f"{value:,.5g}" if 1e-3 <= abs(value) < 1e9 else f"{value:.5e}"
+def memory_table(figures: Figures) -> str:
+    """The memory of the token-level loss.
+
+    Args:
+        figures: `ntxent_temp_memory`: one dict per number of tokens.
+
+    Returns:
+        A markdown table.
+    """
+    lines = ["| tokens | blockwise, MiB | dense, MiB |", "|---:|---:|---:|"]
+    for row in figures["ntxent_temp_memory"]:
+        blockwise, dense = row["blockwise_bytes"] / 2**20, row["dense_bytes"] / 2**20
+        lines.append(f"| {row['tokens']:,} | {blockwise:,.0f} | {dense:,.0f} |")
+    return "\n".join(lines)
 
 
 def write_json(path: str | os.PathLike[str], figures: Figures) -> None:
@@ -82,3 +82,11 @@ def write_json(path: str | os.PathLike[str], figures: Figures) -> None:
     partial = target.with_name(f".{target.name}.partial")
     partial.write_text(json.dumps(figures, indent=2) + "\n")
     partial.rename(target)
+
+
+def _text(value: float | None) -> str:
+    if value is None:
+        return ""
+    if value >= 1e10:
+        return f"{value:.6g}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"

@@ -8,6 +8,7 @@ ConfigDict.
 import dataclasses
 import difflib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -15,13 +16,23 @@ from ml_collections import ConfigDict
 from ser_jax.equivariance.registry import REGULARIZERS
 from ser_jax.objectives import OBJECTIVES
 
+# Settings of a regularizer under a name of their own.
+PRESETS: dict[str, dict[str, Any]] = {
+    # What the authors' released code computes: its term has no gradient.
+    "ser.release_parity": {
+        "equiv_grad": "none",
+        "negatives": "opposite",
+        "sampling": "release",
+    },
+}
+
 
 def base_config(objective: str = "moco_v3", regularizer: str = "none") -> ConfigDict:
     """Defaults of every setting.
 
     Args:
         objective: Name in `OBJECTIVES`.
-        regularizer: Name in `REGULARIZERS`.
+        regularizer: Name in `REGULARIZERS`, or in `PRESETS`.
 
     Returns:
         A config whose `objective` and `regularizer` parts hold that class's own
@@ -68,7 +79,10 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     config.model.scan = True
 
     config.objective = _settings(OBJECTIVES, "objective", objective)
-    config.regularizer = _settings(REGULARIZERS, "regularizer", regularizer)
+    preset = PRESETS.get(regularizer, {})
+    name = regularizer.partition(".")[0] if preset else regularizer
+    config.regularizer = _settings(REGULARIZERS, "regularizer", name)
+    config.regularizer.update(preset)
 
     config.optimizer = ConfigDict()
     config.optimizer.base_lr = 1.5e-4  # at lr_reference_batch; scales linearly
@@ -91,7 +105,7 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     return config
 
 
-def _settings(registry: dict[str, type], kind: str, name: str) -> ConfigDict:
+def _settings(registry: Mapping[str, type], kind: str, name: str) -> ConfigDict:
     """A class's settings with their defaults, under its registered name."""
     if name not in registry:
         raise ValueError(
@@ -107,7 +121,7 @@ def _closest(name: str, known: Any) -> str:
     return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
-def make_part(registry: dict[str, type], kind: str, settings: ConfigDict) -> Any:
+def make_part(registry: Mapping[str, type], kind: str, settings: ConfigDict) -> Any:
     """The objective or regularizer that a part of the config describes.
 
     Args:
@@ -121,13 +135,16 @@ def make_part(registry: dict[str, type], kind: str, settings: ConfigDict) -> Any
     Raises:
         ValueError: If the name or a setting is not known, or a value is refused.
     """
-    values = settings.to_dict()
-    name = values.pop("name")
+    values = {
+        key: tuple(value) if isinstance(value, list) else value  # lists: from JSON
+        for key, value in settings.to_dict().items()
+    }
+    name: Any = values.pop("name")
     known = _settings(registry, kind, name)
     for key in values:
         if key not in known:
             raise ValueError(
-                f"{kind} {name!r} has no setting {key!r}{_closest(key, known)}; it has: "
+                f"{kind} {name!r} has no setting {key!r}{_closest(key, known)}; it has "
                 f"{', '.join(k for k in known if k != 'name')}."
             )
     return registry[name](**values)
@@ -221,7 +238,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
             flat |= _flatten(value, f"{prefix}{key}.")

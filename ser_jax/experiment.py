@@ -16,7 +16,7 @@ from ser_jax.data.make_views import ViewMaker
 from ser_jax.data.recipes import crop_scale, recipe
 from ser_jax.equivariance.registry import REGULARIZERS
 from ser_jax.learner import Learner
-from ser_jax.models.vit import make_vit
+from ser_jax.models.variants import make_vit
 from ser_jax.objectives import OBJECTIVES
 from ser_jax.optim.optimizers import adamw
 from ser_jax.optim.schedules import cosine_momentum, warmup_cosine
@@ -57,7 +57,7 @@ class Experiment:
         return jax.random.fold_in(jax.random.key(self.config.seed), 1)
 
     def abstract_batch(self) -> dict[str, Any]:
-        """Shapes of a global batch as the loader makes it, crops and their parameters."""
+        """Shapes of a global batch as the loader makes it."""
         b = self.config.batch_size
 
         def crop(spec):
@@ -82,7 +82,8 @@ class Experiment:
             for x in (self.mean, self.std)
         )
         images = (images.astype(jnp.float32) / 255 - mean) / std
-        return self.learner.encoder.apply({"params": encoder_params}, images).cls
+        features: Any = self.learner.encoder.apply({"params": encoder_params}, images)
+        return features.cls
 
     def eval_transform(self) -> CentreCrop:
         """Host transform of evaluation images."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from ser_jax.equivariance.base import Regularizer
-from ser_jax.models.vit import EncoderOutput
+from ser_jax.models.outputs import EncoderOutput
 from ser_jax.objectives.base import Metrics, Objective
 from ser_jax.views import View
 
@@ -61,7 +61,7 @@ class Learner:
     """Pure functions over `Variables`; knows no optimizer, device or data set.
 
     Attributes:
-        encoder: Linen module that maps images to an `EncoderOutput`, called as `ViT` is.
+        encoder: Linen module that maps images to `EncoderOutput`; called as `ViT` is.
         objective: Invariance objective.
         regularizer: Equivariance regularizer.
         make_views: `(rng, batch) -> {name: View}`.
@@ -219,11 +219,8 @@ class Learner:
         """Target features of the views the objective names and of their extensions."""
         if self.objective.target is None:
             return {}
-        names = [
-            part
-            for name in self.objective.target.views
-            for part in self._parts(name, views)
-        ]
+        target_views = self.objective.target.views
+        names = [part for name in target_views for part in self._parts(name, views)]
         features = self._encode(
             target_params["encoder"], views, names, rng, train=False
         )
@@ -275,19 +272,15 @@ class Learner:
         features: dict[str, EncoderOutput] = {}
         for i, ((_, group), members) in enumerate(calls.items()):
             num = len(members)
-            grids = {}
-            if group is not None:
-                shapes = [views[name].element.grid_shape for name in members]
-                grids = {
-                    "grid_shape": _interleave(shapes),
-                    "num_slots": group.num_slots,
-                }
+            elements = [element for n in members if (element := views[n].element)]
+            shapes = [element.grid_shape for element in elements]
             out = self.encoder.apply(
                 {"params": params},
                 _interleave([views[name].images for name in members]),
+                _interleave(shapes) if shapes else None,
+                num_slots=group.num_slots if group else None,
                 train=train,
                 rngs={"drop_path": jax.random.fold_in(rng, i)},
-                **grids,
             )
             for j, name in enumerate(members):
                 features[name] = jax.tree.map(lambda x, j=j, num=num: x[j::num], out)
@@ -295,7 +288,7 @@ class Learner:
 
 
 def _interleave(views: Sequence[jax.Array]) -> jax.Array:
-    """v arrays `[b, ...]` as one `[b * v, ...]`: image 0's views, then image 1's.
+    """V arrays `[b, ...]` as one `[b * v, ...]`: image 0's views, then image 1's.
 
     Views side by side within an image keep a batch that is sharded by images in place.
     """

@@ -143,3 +143,31 @@ def format_duration(seconds: float) -> str:
     if hours:
         return f"{h}h {m:02d}m"
     return f"{m}m {s:02d}s" if minutes else f"{s}s"
+
+
+class Stopwatch:
+    """Share of time spent inside its `with` blocks since it was last asked."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Starts now.
+
+        Args:
+            clock: Seconds from any origin.
+        """
+        self._clock = clock
+        self._inside, self._since = 0.0, clock()
+
+    def __enter__(self) -> None:
+        """Enters the part that is measured."""
+        self._entered = self._clock()
+
+    def __exit__(self, *_: object) -> None:
+        """Leaves it."""
+        self._inside += self._clock() - self._entered
+
+    def fraction(self) -> float:
+        """Seconds inside over seconds since the last call, in [0, 1]; starts anew."""
+        now = self._clock()
+        fraction = self._inside / max(now - self._since, 1e-9)
+        self._inside, self._since = 0.0, now
+        return fraction

@@ -16,8 +16,8 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
         devices: Devices to use; all of all processes if None.
 
     Returns:
-        The mesh. Its axis is of type Auto: the partitioner places the all-pairs products
-        of contrastive losses, which Explicit axes would refuse.
+        The mesh. Its axis is of type Auto: the partitioner places the all-pairs
+        products of contrastive losses, which Explicit axes would refuse.
     """
     return Mesh(np.array(devices or jax.devices()), (_DATA,))
 
@@ -59,8 +59,8 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     if batch_size % mesh.size:
         lower = batch_size // mesh.size * mesh.size
         raise ValueError(
-            f"batch_size {batch_size} (global) is not divisible by {mesh.size} devices; "
-            f"use {lower + mesh.size}{f' or {lower}' if lower else ''}."
+            f"batch_size {batch_size} (global) is not divisible by {mesh.size} "
+            f"devices; use {lower + mesh.size}{f' or {lower}' if lower else ''}."
         )
 
 

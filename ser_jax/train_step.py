@@ -1,5 +1,6 @@
 """One training step, as a pure function of state and batch."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -23,7 +24,11 @@ def _before_forward(
         "before_forward", variables.target_params, variables.params, step
     )
     views = learner.make_views(views_rng, batch)
-    return views, variables.replace(target_params=target_params), loss_rng
+    return (
+        views,
+        dataclasses.replace(variables, target_params=target_params),
+        loss_rng,
+    )
 
 
 def make_train_step(
@@ -34,8 +39,8 @@ def make_train_step(
 ) -> TrainStep:
     """The step to jit, with the state donated.
 
-    Order: views; EMA, if the objective moves its target before the forward pass; loss and
-    gradient; optimizer; EMA, if after the update; statistics and method state.
+    Order: views; EMA, if the objective moves its target before the forward pass; loss
+    and gradient; optimizer; EMA, if after the update; statistics and method state.
 
     Args:
         learner: What is trained.
@@ -68,7 +73,8 @@ def make_train_step(
         }
         if learner.target_momentum is not None:
             metrics["ema_momentum"] = learner.target_momentum(step)
-        new_variables = variables.replace(
+        new_variables = dataclasses.replace(
+            variables,
             params=params,
             target_params=target_params,
             batch_stats=aux.batch_stats,
@@ -84,9 +90,9 @@ def make_equiv_grad_norm(
 ) -> Callable[[TrainState, Batch], Metrics]:
     """Measures how strongly the equivariance term alone pulls on the weights.
 
-    A regularizer that lost its gradient looks fine in every loss curve; here it reads 0.
-    It is a function of its own, called at logged steps, because the term's share of the
-    summed gradient cannot be told apart without a second backward pass.
+    A regularizer that lost its gradient looks fine in every loss curve; here it reads
+    0. It is a function of its own, called at logged steps, because the term's share of
+    the summed gradient cannot be told apart without a second backward pass.
 
     Args:
         learner: What is trained.

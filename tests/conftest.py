@@ -1,8 +1,19 @@
 """Test set-up: eight CPU devices, strict ranks, parsed flags, reference data."""
 
+import atexit
 import json
 import os
 import pathlib
+import shutil
+import tempfile
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Workers and the programs that tests start share what was compiled once.
+    cache = tempfile.mkdtemp(prefix="ser_jax_tests_")
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import numpy as np
@@ -12,6 +23,8 @@ from absl import flags
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tests compile far longer than they run.
+jax.config.update("jax_disable_most_optimizations", True)
 # grain's worker processes read absl flags.
 flags.FLAGS.mark_as_parsed()
 

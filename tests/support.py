@@ -1,5 +1,11 @@
 """Helpers shared by tests."""
 
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
 import jax
 import numpy as np
 
@@ -30,7 +36,7 @@ def tiny_config(objective: str = "moco_v3", regularizer: str = "ser", **override
     config.total_epochs = 4.0
     config.dataset.name = "digits"
     config.loader.num_threads = 2
-    config.augment.recipe = "digits"
+    config.augment.recipe = "plain"
     config.augment.image_size = 16
     config.model.update(variant="Ti/4", width=16, depth=3, num_heads=2, dtype="float32")
     config.objective.update(hidden_dim=32, output_dim=8)
@@ -66,3 +72,39 @@ def real_batch(experiment: Experiment, seed: int = 0) -> dict:
         return np.zeros(leaf.shape, leaf.dtype)
 
     return jax.tree.map(fill, experiment.abstract_batch())
+
+
+def start_main(config, workdir, *flags: str, **values) -> subprocess.Popen:
+    """Starts the program on a config like `config`; `values` go in as flags."""
+    path = pathlib.Path(workdir) / "config.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "import json\nfrom ml_collections import ConfigDict\n"
+        f"def get_config(): return ConfigDict(json.loads({config.to_json()!r}))\n"
+    )
+    overrides = [f"--config.{key}={value}" for key, value in values.items()]
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "ser_jax.main"),
+            *(f"--config={path}", f"--workdir={workdir}", *overrides, *flags),
+        ],
+        env=os.environ
+        | {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": "8",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_step(process: subprocess.Popen, workdir, step: int) -> None:
+    """Returns once `step` is in the run's metrics."""
+    metrics = pathlib.Path(workdir) / "metrics.jsonl"
+    while process.poll() is None:
+        if metrics.exists() and f'"step": {step},' in metrics.read_text():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"the run ended early:\n{process.communicate()[1]}")

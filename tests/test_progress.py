@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from ser_jax.progress import Progress, format_duration
+from ser_jax.progress import Progress, Stopwatch, format_duration
 
 
 class Clock:
@@ -114,3 +114,15 @@ def test_others_get_nothing(stream, options):
 )
 def test_durations(seconds, text):
     assert format_duration(seconds) == text
+
+
+def test_stopwatch_gives_the_share_of_time_inside_and_starts_anew():
+    now = 0.0
+    watch = Stopwatch(clock=lambda: now)
+    now = 1.0
+    with watch:
+        now = 2.0
+    now = 4.0
+    assert watch.fraction() == 0.25
+    now = 5.0
+    assert watch.fraction() == 0.0

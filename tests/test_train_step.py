@@ -182,15 +182,20 @@ def test_one_compilation_serves_every_group_element_and_the_state_is_donated():
 
 @pytest.mark.parametrize("regularizer", ["ser", "none"])
 def test_one_device_equals_eight(regularizer):
-    experiment = tiny_experiment(regularizer)
+    experiment = tiny_experiment(regularizer, **{"augment.recipe": "digits"})
     batch = real_batch(experiment)
+
+    def both(state, batch):
+        return loss_and_grad(experiment, state, batch), step_of(experiment)(
+            state, batch
+        )
+
     results = []
     for num_devices in (1, 8):
         mesh = make_mesh(jax.devices()[:num_devices])
         init = jax.jit(experiment.init_state, out_shardings=replicated(mesh))
         state, sharded = init(experiment.init_rng), shard_batch(batch, mesh)
-        (loss, aux), grads = loss_and_grad(experiment, state, sharded)
-        after, metrics = jax.jit(step_of(experiment))(state, sharded)
+        ((loss, aux), grads), (after, metrics) = jax.jit(both)(state, sharded)
         results.append(jax.device_get((loss, aux, grads, after, metrics)))
     (loss, aux, grads, after, metrics), eight = results
     np.testing.assert_allclose(loss, eight[0], rtol=1e-6)

@@ -42,7 +42,7 @@ def test_split_rows_is_a_partition_spread_over_the_batch(batch, count):
 
 
 def test_views_cover_b1_and_b2_and_b2_shares_one_crop():
-    experiment = tiny_experiment(**{"augment.recipe": "plain"})
+    experiment = tiny_experiment()
     batch = real_batch(experiment)
     views = jax.jit(experiment.learner.make_views)(jax.random.key(0), batch)
     count = equiv_count(16, 0.5)
@@ -71,7 +71,7 @@ def test_views_cover_b1_and_b2_and_b2_shares_one_crop():
 
 
 def test_views_depend_on_the_key_alone_and_jitter_differs_between_views():
-    experiment = tiny_experiment()
+    experiment = tiny_experiment(**{"augment.recipe": "moco_v3"})
     batch = real_batch(experiment)
     make = jax.jit(experiment.learner.make_views)
     first, again = make(jax.random.key(0), batch), make(jax.random.key(0), batch)

@@ -1,10 +1,10 @@
 """How group elements act on images and on token grids, with static shapes.
 
 A grid of any shape sits in a fixed number of slots: slot t holds grid cell
-(t // columns, t % columns), the rest is padding. An element acts on it by a row operator
-and a column operator (small matrices: identity, reversal or bicubic resize) and a
-transpose, so one compilation serves every element and each image may have its own.
-D4 elements come out bitwise exact: their operators hold only zeros and ones.
+(t // columns, t % columns), the rest is padding. An element acts on it by a row
+operator and a column operator (small matrices: identity, reversal or bicubic resize)
+and a transpose, so one compilation serves every element and each image may have its
+own. D4 elements come out bitwise exact: their operators hold only zeros and ones.
 """
 
 import jax

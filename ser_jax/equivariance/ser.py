@@ -13,7 +13,7 @@ from ser_jax.equivariance.geometry import act_on_grid
 from ser_jax.equivariance.group import Group, relative
 from ser_jax.losses.patch_ntxent import patch_ntxent
 from ser_jax.models.heads import TokenProjector
-from ser_jax.models.vit import EncoderOutput, TokenGrid
+from ser_jax.models.outputs import EncoderOutput, TokenGrid
 from ser_jax.views import View, ViewSpec
 
 _VIEWS = ("equiv/0", "equiv/1")
@@ -65,7 +65,10 @@ class SERHeads(nn.Module):
 
         def project(outputs: Mapping[str, EncoderOutput]) -> list[TokenGrid]:
             grids = [outputs[name].grids[self.layer] for name in _VIEWS]
-            return [grid.replace(tokens=projector(grid.tokens)) for grid in grids]
+            return [
+                dataclasses.replace(grid, tokens=projector(grid.tokens))
+                for grid in grids
+            ]
 
         return SEROutputs(student=project(student), target=project(target or student))
 
@@ -84,9 +87,9 @@ class SER:
             there.
         temperature: Softmax temperature of the token-level NT-Xent.
         projector_dim: Width of the token projector.
-        share: Share of the batch whose views share a crop and differ by a group element.
-        negatives: "both": tokens of other images in both views, as the paper; "opposite":
-            in the other view only, as the released code.
+        share: Share of the batch whose views share a crop and differ by an element.
+        negatives: "both": tokens of other images in both views, as the paper;
+            "opposite": in the other view only, as the released code.
         equiv_grad: What learns from the term. "query": student grid and projector, the
             keys constant, as in MoCo; "both": also the projector through the keys, and
             the encoder where no target network makes them; "none": nothing, which is
@@ -122,7 +125,8 @@ class SER:
             )
         if self.equiv_grad not in ("query", "both", "none"):
             raise ValueError(
-                f"equiv_grad must be 'query', 'both' or 'none', got {self.equiv_grad!r}."
+                "equiv_grad must be 'query', 'both' or 'none', got "
+                f"{self.equiv_grad!r}."
             )
         if self.layer < 1:
             raise ValueError(f"layer counts blocks and must be >= 1, got {self.layer}.")
@@ -181,7 +185,7 @@ class SER:
         return jnp.mean(jnp.stack(directions)), {}
 
     def _one_direction(self, student, target, views, source, destination):
-        """Loss of the destination's student tokens against the source's, carried over."""
+        """Loss of the destination's student tokens against the source's, moved."""
         source_view, destination_view = (
             views[_VIEWS[source]],
             views[_VIEWS[destination]],

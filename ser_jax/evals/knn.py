@@ -52,13 +52,13 @@ def knn_predict(
             f"{num_neighbors}; lower it or use more training images."
         )
     padded = np.pad(queries, [(0, -len(queries) % chunk_size), (0, 0)])
-    queries_unit, bank_unit = l2_normalize(padded), l2_normalize(bank)
-    labels = jnp.asarray(labels)
+    queries_unit, bank_unit = (l2_normalize(jnp.asarray(x)) for x in (padded, bank))
+    classes = jnp.asarray(labels)
     chunks = [
         _predict(
             queries_unit[start : start + chunk_size],
             bank_unit,
-            labels,
+            classes,
             temperature,
             num_neighbors=num_neighbors,
             num_classes=int(labels.max()) + 1,

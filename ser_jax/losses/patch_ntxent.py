@@ -88,8 +88,8 @@ def _vjp_forward(
     valid: CustomVJPPrimal,
 ):
     # d lse / d query is the softmax-weighted mean key: found here, in the same pass, it
-    # spares the backward pass its two matrix products. The keys' gradient needs a second
-    # pass; where the keys are constants (an EMA target) it is not even built.
+    # spares the backward pass its two matrix products. The keys' gradient needs a
+    # second pass; where the keys are constants (an EMA target) it is not even built.
     lse, mean_key = _forward(
         block_tokens, queries.value, keys.value, valid.value, queries.perturbed
     )
@@ -134,8 +134,8 @@ def patch_ntxent(
 
     A token's positive is the target token in the same slot. Its negatives are all valid
     tokens of other images in `target` and, if given, in `same_view`; tokens of its own
-    image are never negatives. Token pairs are visited in blocks of queries, each against
-    all keys, so memory grows with the number of tokens, not with its square.
+    image are never negatives. Token pairs are visited in blocks of queries, each
+    against all keys, so memory grows with the number of tokens, not with its square.
 
     Args:
         student: Student tokens, `[b, n, d]`, any float dtype; normalised inside.

@@ -1,11 +1,13 @@
 """Transformer block, pre-norm."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-Initializer = nn.initializers.Initializer
+Initializer = Callable[..., jax.Array]
 
 
 class Mlp(nn.Module):
@@ -24,10 +26,14 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns `[b, n, d]` from tokens `[b, n, d]`."""
-        dense = {"dtype": self.dtype, "kernel_init": self.kernel_init}
-        width = x.shape[-1]
-        x = nn.gelu(nn.Dense(self.hidden, name="fc1", **dense)(x), approximate=False)
-        return nn.Dense(width, name="fc2", **dense)(x)
+
+        def dense(features: int, name: str) -> nn.Dense:
+            return nn.Dense(
+                features, dtype=self.dtype, kernel_init=self.kernel_init, name=name
+            )
+
+        hidden = nn.gelu(dense(self.hidden, "fc1")(x), approximate=False)
+        return dense(x.shape[-1], "fc2")(hidden)
 
 
 class Attention(nn.Module):
@@ -49,8 +55,10 @@ class Attention(nn.Module):
     def __call__(self, x: jax.Array, valid: jax.Array | None) -> jax.Array:
         """Returns `[b, n, d]`; `valid` `[b, n]` marks the tokens attended to."""
         b, n, d = x.shape
-        qkv = nn.Dense(3 * d, name="qkv", dtype=self.dtype, kernel_init=self.qkv_init)
-        qkv = qkv(x).reshape(b, n, 3, self.num_heads, d // self.num_heads)
+        packed = nn.Dense(
+            3 * d, dtype=self.dtype, kernel_init=self.qkv_init, name="qkv"
+        )(x)
+        qkv = packed.reshape(b, n, 3, self.num_heads, d // self.num_heads)
         q, k, v = (qkv[:, :, i] for i in range(3))  # [b, n, heads, head_dim]
         mask = None if valid is None else valid[:, None, None, :]  # [b, 1, 1, n]
         x = jax.nn.dot_product_attention(q, k, v, mask=mask)  # fp32 softmax inside

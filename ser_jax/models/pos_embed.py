@@ -6,8 +6,8 @@ import numpy as np
 
 from ser_jax.equivariance.geometry import resize_operator
 
-# DINO and the SER release ask for a grid 0.1 larger than wanted, and torch lets that 0.1
-# enter the sampling coordinates. Checkpoints trained that way need it.
+# DINO and the SER release ask for a grid 0.1 larger than wanted, and torch lets that
+# 0.1 enter the sampling coordinates. Checkpoints trained that way need it.
 _EXTRA = 0.1
 
 
@@ -32,8 +32,8 @@ def sincos_table(side: int, width: int) -> np.ndarray:
     omega = 10000.0 ** (-np.arange(width // 4) / (width / 4))
     # The original crosses two aranges as matrix indices and names the first w: so the
     # leading half of the width encodes rows.
-    first, second = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
-    first, second = (x.reshape(-1, 1) * omega for x in (first, second))
+    cells = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
+    first, second = (cell.reshape(-1, 1) * omega for cell in cells)
     table = [np.sin(first), np.cos(first), np.sin(second), np.cos(second)]
     return np.concatenate(table, axis=1).astype(np.float32)
 

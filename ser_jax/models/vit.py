@@ -1,85 +1,18 @@
 """Vision transformer whose class token joins after a chosen block."""
 
-import math
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from ser_jax.equivariance.geometry import canvas_to_slots, slot_cells
-from ser_jax.models.blocks import Block, layer_norm
+from ser_jax.models.blocks import Block, Initializer, layer_norm
+from ser_jax.models.initializers import patch_uniform, xavier_uniform_qkv
+from ser_jax.models.outputs import EncoderOutput, TokenGrid
 from ser_jax.models.pos_embed import resample_positions, sincos_table
-
-# width, depth, heads
-VARIANTS: Mapping[str, tuple[int, int, int]] = {
-    "Ti": (192, 12, 3),
-    "S": (384, 12, 6),  # MoCo v3 uses 12 heads; shapes do not tell
-    "B": (768, 12, 12),
-    "L": (1024, 24, 16),
-}
-
-
-@flax.struct.dataclass
-class TokenGrid:
-    """Token grids of one layer, in slots.
-
-    Attributes:
-        tokens: `[b, n, d]`, float32, row-major; padding slots hold arbitrary values.
-        grid_shape: (rows, columns), `[b, 2]`, int32.
-        valid: Which slots are filled, `[b, n]`, bool.
-    """
-
-    tokens: jax.Array
-    grid_shape: jax.Array
-    valid: jax.Array
-
-
-@flax.struct.dataclass
-class EncoderOutput:
-    """What an encoder gives for a batch of images.
-
-    Attributes:
-        cls: Class token after the last block and the final norm, `[b, d]`, float32.
-        tokens: Patch tokens after the same, `[b, n, d]`, float32.
-        valid: Which of `tokens` exist, `[b, n]`, bool.
-        grids: Token grid after each layer asked for (layer k: after k blocks), each
-            through a norm of its own.
-    """
-
-    cls: jax.Array
-    tokens: jax.Array
-    valid: jax.Array
-    grids: dict[int, TokenGrid]
-
-
-def xavier_uniform_qkv(rng: jax.Array, shape: tuple[int, ...], dtype: DTypeLike):
-    """Xavier-uniform kernel `[d, 3 * d]` with q, k and v each as a matrix of its own.
-
-    Args:
-        rng: Key.
-        shape: `(d, 3 * d)`.
-        dtype: Dtype of the result.
-
-    Returns:
-        Kernel, `[d, 3 * d]`.
-
-    Reference:
-        MoCo v3 (arXiv 2104.02057), released initialisation.
-    """
-    limit = math.sqrt(6 / (shape[0] + shape[1] // 3))
-    return jax.random.uniform(rng, shape, dtype, -limit, limit)
-
-
-def _patch_init(patch_size: int, width: int) -> nn.initializers.Initializer:
-    """MoCo v3's uniform initialisation of the (frozen) patch embedding."""
-    limit = math.sqrt(6 / (3 * patch_size**2 + width))
-    return lambda rng, shape, dtype=jnp.float32: jax.random.uniform(
-        rng, shape, dtype, -limit, limit
-    )
 
 
 class ViT(nn.Module):
@@ -91,10 +24,10 @@ class ViT(nn.Module):
         num_heads: Attention heads; a divisor of `width`.
         patch_size: Pixels a side of a patch.
         image_size: Pixels a side of the image that the position table belongs to.
-        cls_layer: The class token joins after this many blocks; 0 is at the input. With
-            `cls_layer = equiv_layer` the early grid stays purely spatial.
-        grid_layers: Layers whose token grid is returned, in 1..depth; layer k is after k
-            blocks.
+        cls_layer: The class token joins after this many blocks; 0 is at the input.
+            With `cls_layer = equiv_layer` the early grid stays purely spatial.
+        grid_layers: Layers whose token grid is returned, in 1..depth; layer k is after
+            k blocks.
         pos_embed: "sincos" (fixed) or "learned". A table entry for the class token
             exists only if it is learned and the token joins at the input.
         init_scheme: "moco_v3" or "dino": initialisation of kernels and class token.
@@ -138,16 +71,18 @@ class ViT(nn.Module):
             raise ValueError(
                 f"num_heads {self.num_heads} does not divide width {self.width}."
             )
-        if not 0 <= self.cls_layer <= self.depth:
-            raise ValueError(
-                f"cls_layer must be in 0..depth = 0..{self.depth}, got {self.cls_layer}."
-            )
         for layer in self.grid_layers:
             if not 1 <= layer <= self.depth:
                 raise ValueError(
-                    f"grid layer {layer} is not in 1..depth = 1..{self.depth}: there is "
-                    "no such block. Lower equiv_layer or use a deeper model."
+                    f"grid layer {layer} is not in 1..depth = 1..{self.depth}: there "
+                    "is no such block. Lower equiv_layer (regularizer.layer) or use a "
+                    "deeper model."
                 )
+        if not 0 <= self.cls_layer <= self.depth:
+            raise ValueError(
+                f"cls_layer must be in 0..depth = 0..{self.depth}, got "
+                f"{self.cls_layer}."
+            )
         if self.pos_embed not in ("sincos", "learned"):
             raise ValueError(
                 f"pos_embed must be 'sincos' or 'learned', got {self.pos_embed!r}."
@@ -171,10 +106,10 @@ class ViT(nn.Module):
 
         Args:
             images: `[b, h, w, 3]`, float, normalised; h and w multiples of the patch
-                size. With `grid_shape`, square canvases whose top left corner holds the
-                picture.
-            grid_shape: (rows, columns) of each picture in patches, `[b, 2]`, int32; None
-                if pictures fill `images`.
+                size. With `grid_shape`, square canvases whose top left corner holds
+                the picture.
+            grid_shape: (rows, columns) of each picture in patches, `[b, 2]`, int32;
+                None if pictures fill `images`.
             num_slots: Static number of token slots; needed with `grid_shape`.
             train: Whether stochastic depth is on (needs a "drop_path" rng).
 
@@ -263,7 +198,7 @@ class ViT(nn.Module):
         dense = nn.Dense(
             self.width,
             dtype=self.dtype,
-            kernel_init=_patch_init(p, self.width)
+            kernel_init=patch_uniform(p, self.width)
             if moco
             # PyTorch's default for a convolution: uniform within 1 / sqrt(fan_in)
             else nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
@@ -279,6 +214,8 @@ class ViT(nn.Module):
         return tokens, grid_shape, valid
 
     def _block(self) -> Block:
+        qkv_init: Initializer
+        kernel_init: Initializer
         if self.init_scheme == "moco_v3":
             qkv_init, kernel_init = xavier_uniform_qkv, nn.initializers.xavier_uniform()
         else:
@@ -302,10 +239,10 @@ class ViT(nn.Module):
             )
 
         stacked = self.param("blocks", init)
-        sizes = [b - a for a, b in zip([0, *stops], stops)]
-        # lax.split, whose gradient is one concatenation, where slices would pad and add.
+        sizes = np.diff([0, *stops]).tolist()
+        # lax.split: its gradient is one concatenation, where slices would pad and add.
         leaves, tree = jax.tree.flatten(stacked)
-        parts = zip(*(jax.lax.split(leaf, sizes) for leaf in leaves))
+        parts = zip(*(jax.lax.split(leaf, sizes) for leaf in leaves), strict=True)
         return [jax.tree.unflatten(tree, part) for part in parts]
 
     def _run(self, params, x, valid, keep):
@@ -317,7 +254,7 @@ class ViT(nn.Module):
 
         def body(x, layer):
             layer_params, layer_keep = layer
-            out = block.apply({"params": layer_params}, x, valid, layer_keep)
+            out: Any = block.apply({"params": layer_params}, x, valid, layer_keep)
             return out.astype(self.dtype), None
 
         if self.remat:
@@ -325,7 +262,8 @@ class ViT(nn.Module):
         if self.scan and depth > 1:
             return jax.lax.scan(body, x, (params, keep))[0]
         leaves, tree = jax.tree.flatten((params, keep))
-        for parts in zip(*(jax.lax.split(leaf, [1] * depth) for leaf in leaves)):
+        layers = (jax.lax.split(leaf, [1] * depth) for leaf in leaves)
+        for parts in zip(*layers, strict=True):
             x, _ = body(x, jax.tree.unflatten(tree, [part[0] for part in parts]))
         return x
 
@@ -340,45 +278,3 @@ class ViT(nn.Module):
 def _with_cls(valid: jax.Array) -> jax.Array:
     """`[b, n]` -> `[b, 1 + n]`: the class token is always there."""
     return jnp.pad(valid, [(0, 0), (1, 0)], constant_values=True)
-
-
-def make_vit(
-    variant: str,
-    *,
-    image_size: int,
-    width: int = 0,
-    depth: int = 0,
-    num_heads: int = 0,
-    **attributes: Any,
-) -> ViT:
-    """ViT of a named size.
-
-    Args:
-        variant: "S/16" and the like: Ti, S, B or L, and the patch size in pixels.
-        image_size: Pixels a side of the training image.
-        width: Token width, if not the variant's own.
-        depth: Number of blocks, if not the variant's own.
-        num_heads: Attention heads, if not the variant's own.
-        **attributes: Further attributes of `ViT`.
-
-    Returns:
-        A `ViT`.
-
-    Raises:
-        ValueError: If the variant is not known.
-    """
-    size, _, patch = variant.partition("/")
-    if size not in VARIANTS or not patch.isdigit():
-        raise ValueError(
-            f"model variant must be one of {', '.join(VARIANTS)} and a patch size, like "
-            f"'S/16'; got {variant!r}."
-        )
-    own_width, own_depth, own_heads = VARIANTS[size]
-    return ViT(
-        width=width or own_width,
-        depth=depth or own_depth,
-        num_heads=num_heads or own_heads,
-        patch_size=int(patch),
-        image_size=image_size,
-        **attributes,
-    )

@@ -31,9 +31,9 @@ class EmaTarget:
 
 
 class Objective(Protocol):
-    """An invariance objective. Implementations are frozen dataclasses of settings.
+    """An invariance objective; implementations are frozen dataclasses of settings.
 
-    A new one is: a file with the dataclass, a line in `OBJECTIVES`, a config and a test.
+    A new one is: a file with the dataclass, a line in `OBJECTIVES`, a config, a test.
     """
 
     @property
@@ -47,9 +47,9 @@ class Objective(Protocol):
         ...
 
     def make_heads(self) -> nn.Module:
-        """Linen module with `student(cls, train)` and, with a target, `target(cls, train)`.
+        """Linen module with methods `student` and, with a target network, `target`.
 
-        Each maps class tokens `[b, d]` of one view to whatever `loss` wants. A module
+        Each maps `(cls [b, d], train)` of one view to whatever `loss` wants. A module
         named in `EmaTarget.heads` is one of its direct submodules.
         """
         ...

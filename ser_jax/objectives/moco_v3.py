@@ -57,8 +57,8 @@ class MoCoV3:
         output_dim: Width of the embedding.
 
     Reference:
-        Chen, Xie, He, An empirical study of training self-supervised vision transformers
-        (arXiv 2104.02057), Algorithm 1.
+        Chen, Xie, He, An empirical study of training self-supervised vision
+        transformers (arXiv 2104.02057), Algorithm 1.
     """
 
     temperature: float = 0.2

@@ -43,7 +43,7 @@ def adamw(
 
 
 def _labels(params: Any, frozen: tuple[str, ...]) -> Any:
-    """ "frozen" or "trained" for each parameter."""
+    """Which part of the partition each parameter belongs to."""
     found = set()
 
     def label(path, _):

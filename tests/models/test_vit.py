@@ -9,7 +9,8 @@ from support import assert_close
 
 from ser_jax.equivariance import geometry, group
 from ser_jax.models.pos_embed import resample_positions, sincos_table
-from ser_jax.models.vit import ViT, make_vit
+from ser_jax.models.variants import make_vit
+from ser_jax.models.vit import ViT
 
 
 def reference_vit(settings: dict) -> ViT:

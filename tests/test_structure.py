@@ -1,0 +1,67 @@
+"""Rules of the code base that a reviewer should not have to check."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "ser_jax"
+FILES = sorted(PACKAGE.rglob("*.py"))
+# Each layer may import itself and what stands before it.
+LAYERS = [
+    {"losses", "equivariance", "models", "views"},
+    {"objectives"},
+    {"learner"},
+    {"train_state", "train_step"},
+]
+CORE = set().union(*LAYERS)
+
+
+def part(path: pathlib.Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: pathlib.Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_file(path):
+    text, names = path.read_text(), imports(path)
+    assert len(text.splitlines()) <= 300, "split the file"
+    for word in ("# type: ignore", "# noqa", "print(jax"):
+        assert word not in text
+    assert not any(name.split(".")[0] == "tensorflow" for name in names)
+    if part(path) in CORE:
+        rank = next(i for i, layer in enumerate(LAYERS) if part(path) in layer)
+        allowed = set().union(*LAYERS[: rank + 1])
+        inside = {n.split(".")[1] for n in names if n.startswith("ser_jax.")}
+        assert inside <= allowed, f"imports upwards: {inside - allowed}"
+        outside = {n.split(".")[0] for n in names} - {"ser_jax"}
+        assert not outside & {
+            *("absl", "clu", "grain", "ml_collections", "orbax"),
+            *("tensorflow_datasets", "matplotlib", "logging"),
+        }
+    if part(path) == "data" and "jax" in {n.split(".")[0] for n in names}:
+        on_device = {"augment.py", "colour.py", "make_views.py"}
+        assert path.name in on_device, "worker processes would import jax"
+    if path.name != "sharding.py":
+        assert "PartitionSpec" not in text, "only sharding.py places arrays"
+    if "configdict" in text.lower():
+        allowed_files = {"config.py", "experiment.py", "train.py", "benchmark.py"}
+        assert path.name in allowed_files, "below these, plain arguments"
+
+
+def test_train_step_names_no_method():
+    text = (PACKAGE / "train_step.py").read_text() + (
+        PACKAGE / "learner.py"
+    ).read_text()
+    imported = imports(PACKAGE / "train_step.py") | imports(PACKAGE / "learner.py")
+    assert not any("moco" in name or ".ser" in name.lower() for name in imported)
+    assert "isinstance(self.objective" not in text

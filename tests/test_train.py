@@ -1,0 +1,227 @@
+"""The loop: exact resume, damage, signals, refusals, what a run leaves behind."""
+
+import json
+import os
+import pathlib
+import signal
+
+import jax
+import numpy as np
+import pytest
+from support import start_main, tiny_config, wait_for_step
+from tensorboard.backend.event_processing import event_accumulator
+
+from ser_jax import sharding, train
+from ser_jax.checkpoint import Checkpointer
+from ser_jax.experiment import build
+from ser_jax.metric_writer import read_metrics
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def config(data_dir):
+    """93 steps an epoch of 16 digits each; runs are cut short by max_steps."""
+    config = tiny_config()
+    config.dataset.data_dir = data_dir
+    config.log_every_steps = 1
+    config.checkpoint.every_steps = 2
+    config.knn.every_epochs = 0.0
+    return config
+
+
+def run(config, workdir, steps):
+    config.max_steps = steps
+    return train.train(config, str(workdir))
+
+
+def final_state(config, workdir):
+    """The newest checkpoint's arrays, and its step."""
+    experiment = build(config, 1500)
+    mesh = sharding.make_mesh()
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=sharding.replicated(mesh)
+        ),
+        jax.eval_shape(experiment.init_state, experiment.init_rng),
+    )
+    with Checkpointer(workdir / "checkpoints", save_every_steps=1) as checkpointer:
+        state, meta = checkpointer.restore(abstract)
+    return jax.device_get(state), meta["step"]
+
+
+def assert_same_state(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def losses(workdir):
+    return {r["step"]: r["loss"] for r in read_metrics(workdir) if "loss" in r}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, data_dir):
+    """Four steps in one go: workdir, final state, losses by step."""
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    config = tiny_config()
+    config.dataset.data_dir = data_dir
+    config.log_every_steps, config.checkpoint.every_steps = 1, 2
+    summary = run(config, workdir, 4)
+    state, step = final_state(config, workdir)
+    assert step == 4
+    return workdir, state, losses(workdir), summary
+
+
+def test_two_then_two_equals_four_bit_for_bit(config, tmp_path, uninterrupted):
+    run(config, tmp_path, 2)
+    run(config, tmp_path, 4)
+    state, step = final_state(config, tmp_path)
+    assert step == 4
+    assert_same_state(state, uninterrupted[1])
+    assert losses(tmp_path) == uninterrupted[2]
+
+
+def test_resume_on_another_number_of_devices(
+    config, tmp_path, uninterrupted, monkeypatch
+):
+    eight = sharding.make_mesh
+    monkeypatch.setattr(train, "make_mesh", lambda: eight(jax.devices()[:2]))
+    run(config, tmp_path, 2)
+    monkeypatch.setattr(train, "make_mesh", eight)
+    run(config, tmp_path, 4)
+    for step, loss in losses(tmp_path).items():
+        np.testing.assert_allclose(loss, uninterrupted[2][step], rtol=1e-6)
+
+
+def test_kill_9_and_rerun_gives_the_same_parameters(config, tmp_path, uninterrupted):
+    process = start_main(config, tmp_path, max_steps=4)
+    wait_for_step(process, tmp_path, 3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "summary.json").exists()
+    run(config, tmp_path, 4)
+    assert_same_state(final_state(config, tmp_path)[0], uninterrupted[1])
+
+
+def test_sigterm_saves_and_exits_cleanly_and_the_run_goes_on(config, tmp_path):
+    config.checkpoint.every_steps = 10**6
+    process = start_main(config, tmp_path, max_steps=300)
+    wait_for_step(process, tmp_path, 2)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert "SIGTERM: saved step" in stderr
+    saved = final_state(config, tmp_path)[1]
+    assert 2 <= saved < 300
+    run(config, tmp_path, saved + 1)
+    assert final_state(config, tmp_path)[1] == saved + 1
+
+
+def test_a_flipped_byte_is_noticed_and_the_run_still_ends_the_same(
+    config, tmp_path, uninterrupted, caplog
+):
+    run(config, tmp_path, 4)
+    files = (tmp_path / "checkpoints" / "4" / "state").rglob("*")
+    largest = max((f for f in files if f.is_file()), key=lambda f: f.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    largest.write_bytes(data)
+    run(config, tmp_path, 4)
+    assert "is damaged" in caplog.text
+    assert list((tmp_path / "checkpoints" / "damaged").iterdir())
+    assert_same_state(final_state(config, tmp_path)[0], uninterrupted[1])
+
+
+def test_a_contradicting_config_is_refused_with_the_keys(config, tmp_path):
+    run(config, tmp_path, 2)
+    config.objective.temperature = 0.7
+    config.optimizer.weight_decay = 0.3
+    with pytest.raises(ValueError, match="another experiment") as error:
+        run(config, tmp_path, 4)
+    assert "objective.temperature: 0.2 -> 0.7" in str(error.value)
+    assert "optimizer.weight_decay: 0.1 -> 0.3" in str(error.value)
+
+
+def test_settings_that_change_nothing_may_change(config, tmp_path):
+    run(config, tmp_path, 2)
+    config.log_every_steps, config.loader.num_threads = 3, 1
+    config.checkpoint.keep_latest = 1
+    run(config, tmp_path, 4)
+    assert final_state(config, tmp_path)[1] == 4
+
+
+def test_other_data_is_refused(config, tmp_path):
+    run(config, tmp_path, 2)
+    config.dataset.train_split = "train[:50%]"
+    with pytest.raises(ValueError, match="data: .*1500.* -> .*750"):
+        run(config, tmp_path, 4)
+
+
+def test_a_diverging_run_names_step_and_last_good_checkpoint(config, tmp_path):
+    config.optimizer.base_lr = 1e30
+    config.optimizer.warmup_epochs = 0.0
+    config.checkpoint.every_steps = 1
+    with pytest.raises(FloatingPointError, match=r"at step \d+.*checkpoints/\d+") as e:
+        run(config, tmp_path, 8)
+    named = int(str(e.value).split("checkpoints/")[1].split(".")[0])
+    failed = int(str(e.value).split("at step ")[1].split(":")[0])
+    steps = [int(p.name) for p in (tmp_path / "checkpoints").glob("[0-9]*")]
+    assert named == max(steps) < failed
+
+
+def test_what_a_run_leaves_behind(uninterrupted):
+    workdir, _, _, summary = uninterrupted
+    rows = read_metrics(workdir)
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
+    wanted = {
+        *("loss", "loss_inv", "loss_equiv", "grad_norm", "grad_norm_equiv", "lr"),
+        *("ema_momentum", "embedding_std", "contrastive_accuracy", "data_wait_frac"),
+    }
+    for row in rows:
+        if "loss" in row:
+            assert wanted <= row.keys()
+            assert row["grad_norm_equiv"] > 0
+            np.testing.assert_allclose(
+                row["loss"], row["loss_inv"] + row["loss_equiv"], rtol=1e-5
+            )
+    assert rows[0]["step"] == 0 and rows[0]["knn_accuracy"] > 0.2
+    stored = json.loads((workdir / "summary.json").read_text())
+    for key in (
+        *("loss_first", "loss_last", "knn_accuracy", "knn_accuracy_untrained"),
+        *("images_per_s", "wall_s", "steps", "config"),
+    ):
+        assert key in stored
+    assert stored["steps"] == 4 and stored["loss_last"] == summary["loss_last"]
+    assert stored["config"]["objective"]["name"] == "moco_v3"
+    assert (workdir / "curves.png").stat().st_size > 10_000
+    events = event_accumulator.EventAccumulator(str(next(workdir.rglob("*tfevents*"))))
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss")] == [1, 2, 3, 4]
+
+
+def test_nothing_compiles_after_the_first_step(config, tmp_path, uninterrupted):
+    compiled = []
+
+    def listen(name, duration, **_):
+        if name == "/jax/core/compile/backend_compile_duration":
+            compiled.append(len(losses(tmp_path)))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        config.checkpoint.every_steps = 10**6
+        run(config, tmp_path, 6)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    # Compilations by the number of steps recorded when they happened: saving the last
+    # step compiles its checksums, nothing in between compiles.
+    assert compiled and not set(compiled) - {0, 6}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="paths below a file")
+def test_a_workdir_that_cannot_be_written_is_refused(config, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(OSError, match="cannot write"):
+        run(config, pathlib.Path(blocked) / "workdir", 2)
