@@ -45,8 +45,8 @@ def train_loader(
         prefetch_batches: Finished batches kept ahead, in each worker.
         start_step: Global batches to skip (at no cost).
         process_index: This process, in [0, process_count).
-        process_count: Processes that share the global batch; process i gets its rows
-            i, i + process_count, ...
+        process_count: Processes that share the global batch; each gets as many rows on
+            end, in the order of the processes, as device meshes lay them out.
         num_workers: Worker processes; 0 decodes in threads of this one, which is the
             faster choice up to about 16 cores. Workers need parsed absl flags and an
             importable main module.
@@ -60,16 +60,18 @@ def train_loader(
         UnreadableImageError: While iterating, at a record that cannot be decoded.
     """
     local_batch_size = _local_batch_size(batch_size, process_index, process_count)
-    mine = slice(start_step * batch_size + process_index, None, process_count)
-    batches = (
+    examples = (
         grain.MapDataset.source(source)
         .seed(seed)
         .shuffle()
         .repeat()
-        # Before the slice: the rng is keyed by the global position, so that any number
-        # of processes makes the same images.
+        # Before the rows are picked: the rng is keyed by the global position, so that
+        # any number of processes makes the same images.
         .random_map(functools.partial(_apply, transform.random_map, source))
-        .slice(mine)
+    )
+    first_row = start_step * batch_size + process_index * local_batch_size
+    batches = (
+        _Rows(examples, first_row, local_batch_size, batch_size)
         .batch(local_batch_size, drop_remainder=True)
         # Spelt out: grain would run 500 whole batches ahead.
         .to_iter_dataset(grain.ReadOptions(num_threads, prefetch_batches))
@@ -129,6 +131,23 @@ def eval_batches(
             yield batch | {"valid": step * batch_size + rows < len(source)}
     finally:
         batches.close()
+
+
+class _Rows(grain.MapDataset[Batch]):
+    """`count` examples on end out of every `stride`, from position `first` on."""
+
+    def __init__(
+        self, parent: grain.MapDataset[Batch], first: int, count: int, stride: int
+    ):
+        super().__init__(parent)
+        self._first, self._count, self._stride = first, count, stride
+
+    def __len__(self) -> int:
+        return (len(self._parent) - self._first) // self._stride * self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        batch, row = divmod(index, self._count)
+        return self._parent[self._first + batch * self._stride + row]
 
 
 def _local_batch_size(batch_size: int, process_index: int, process_count: int) -> int:

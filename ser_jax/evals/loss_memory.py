@@ -21,6 +21,9 @@ def ntxent_temp_bytes(
 
     Returns:
         Bytes beside arguments and results, on one device.
+
+    Raises:
+        NotImplementedError: If the backend does not tell.
     """
 
     def loss(student, target, same_view, valid):
@@ -39,5 +42,10 @@ def ntxent_temp_bytes(
     tokens = jax.ShapeDtypeStruct((*shape, dim), jnp.float32)
     valid = jax.ShapeDtypeStruct(shape, jnp.bool_)
     step = jax.jit(jax.value_and_grad(loss))
-    compiled = step.lower(tokens, tokens, tokens, valid).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
+    plan = step.lower(tokens, tokens, tokens, valid).compile().memory_analysis()
+    if plan is None:
+        raise NotImplementedError(
+            f"the {jax.default_backend()} backend does not say what memory it plans; "
+            "ask on a CPU (JAX_PLATFORMS=cpu)."
+        )
+    return plan.temp_size_in_bytes

@@ -1,4 +1,4 @@
-"""How fast a training step and the augmentation alone are, and what memory they take."""
+"""How fast a training step and the augmentation alone are, and what memory it takes."""
 
 import time
 from collections.abc import Callable, Sequence

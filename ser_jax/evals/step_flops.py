@@ -49,22 +49,17 @@ def step_flops(learner: Learner, batch_size: int) -> StepFlops:
     Raises:
         ValueError: If the learner is another one.
     """
-    vit, objective, regularizer = (
-        learner.encoder,
-        learner.objective,
-        learner.regularizer,
-    )
+    vit, objective = learner.encoder, learner.objective
+    regularizer = learner.regularizer
     if not (
         isinstance(vit, ViT)
         and isinstance(objective, MoCoV3)
         and isinstance(regularizer, NoRegularizer | SER)
-        and (
-            isinstance(regularizer, NoRegularizer) or regularizer.equiv_grad == "query"
-        )
+        and getattr(regularizer, "equiv_grad", "query") == "query"
     ):
         raise ValueError(
             "the hand count knows a ViT under MoCo v3 with SER (equiv_grad 'query') or "
-            f"no regularizer, not {learner.encoder}, {objective}, {regularizer}; count "
+            f"no regularizer, not {vit}, {objective}, {regularizer}; count "
             "the program with count_flops."
         )
     images = _VIEWS * batch_size
