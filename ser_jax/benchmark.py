@@ -6,13 +6,15 @@ and runs nothing; `--ntxent_memory` asks for the memory of the token-level loss 
 """
 
 import datetime
+import functools
 import sys
 
 import jax
 import numpy as np
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
+from ser_jax import command_line
 from ser_jax.benchmark_report import Figures, memory_table, step_table, write_json
 from ser_jax.evals import speed
 from ser_jax.evals.compare_flops import compare_flops
@@ -20,9 +22,6 @@ from ser_jax.evals.loss_memory import ntxent_temp_bytes
 from ser_jax.experiment import Experiment, build
 from ser_jax.sharding import check_batch_size, make_mesh
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="Experiment: a file in configs/.", lock_config=True
-)
 _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
 _FLOPS_ONLY = flags.DEFINE_bool("flops_only", False, "Count; compile and run nothing.")
 _NTXENT_MEMORY = flags.DEFINE_bool(
@@ -38,6 +37,7 @@ _LOADER_SECONDS = flags.DEFINE_float(
     "loader_seconds", 3.0, "Seconds per loader timing."
 )
 
+_EXAMPLE = "python -m ser_jax.benchmark --config=configs/digits_ser.py"
 _ALWAYS = (  # in every JSON file of an experiment, if only as null
     "flops_per_step_base",
     "flops_per_step_ser",
@@ -238,43 +238,35 @@ def measure_ntxent_memory() -> Figures:
 
 def main(argv: list[str]) -> None:
     """Measures what the flags ask for, prints the table, writes the file."""
-    if len(argv) > 1:
-        _fail(f"unexpected argument {argv[1]!r}; flags are written --name=value.")
-    config = _CONFIG.value
+    del argv
     figures: Figures = {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "date": datetime.date.today().isoformat(),
         "jax_version": jax.__version__,
         "command": " ".join(["python -m ser_jax.benchmark", *sys.argv[1:]]),
     }
-    try:
-        if _NTXENT_MEMORY.value:
-            figures |= measure_ntxent_memory()
-            table = memory_table(figures)
-        elif config is None:
-            raise ValueError("--config is missing: a file in configs/.")
-        else:
-            config.batch_size = _BATCH_SIZE.value or config.batch_size
-            figures |= measure(
-                config,
-                flops_only=_FLOPS_ONLY.value,
-                num_steps=_NUM_STEPS.value,
-                loader_seconds=_LOADER_SECONDS.value,
-            )
-            table = step_table(figures)
-        if _JSON.value:
-            write_json(_JSON.value, figures)
-    except (ValueError, OSError, NotImplementedError) as error:
-        logging.debug("Traceback:", exc_info=True)
-        _fail(f"{error}\n(--verbosity=1 shows where this was raised.)")
+    if _NTXENT_MEMORY.value:
+        figures |= measure_ntxent_memory()
+        table = memory_table(figures)
+    else:
+        command_line.check_config_file(_EXAMPLE)
+        config = command_line.CONFIG.value
+        config.batch_size = _BATCH_SIZE.value or config.batch_size
+        measured = functools.partial(
+            measure,
+            config,
+            flops_only=_FLOPS_ONLY.value,
+            num_steps=_NUM_STEPS.value,
+            loader_seconds=_LOADER_SECONDS.value,
+        )
+        figures |= command_line.run_or_fail(measured)
+        table = step_table(figures)
+    if _JSON.value:
+        command_line.run_or_fail(write_json, _JSON.value, figures)
     print("{device}, {date}, jax {jax_version}\n{command}\n".format(**figures))
     print(table)
 
 
-def _fail(message: str):
-    sys.exit(f"ser_jax: error: {message}")
-
-
 if __name__ == "__main__":
     logging.set_verbosity(logging.INFO)
-    app.run(main)
+    app.run(main, flags_parser=command_line.parse_flags)

@@ -3,11 +3,13 @@
 A checkpoint is `<directory>/<step>/` with two items: `state`, the arrays, and `meta`,
 the record: what the caller wants beside them (config, seed, data fingerprint) and a
 checksum per leaf. Orbax writes it in the background and gives it its name when it is
-whole. It does not notice a byte that changed later; the checksums do.
+whole. It does not notice a byte that changed later; the checksums do, and a list of the
+files, for bytes that no value is read from.
 """
 
 import contextlib
 import datetime
+import logging
 import math
 import pathlib
 import tempfile
@@ -17,12 +19,14 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from ser_jax.checkpoint_files import check_manifest, write_manifest
 from ser_jax.checkpoint_reader import PathLike, read_arrays, read_meta
 from ser_jax.checkpoint_record import CheckpointMismatchError, Record, check_shardings
+
+_logger = logging.getLogger(__name__)
 
 # Errors that say the machine is in trouble, not that the files are.
 _NOT_DAMAGE = (jax.errors.JaxRuntimeError, MemoryError, PermissionError)
@@ -86,6 +90,9 @@ class Checkpointer:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policy,
                 cleanup_tmp_directories=True,  # What a killed process left behind.
+                async_options=ocp.AsyncOptions(
+                    post_finalization_callback=self._list_files
+                ),
             ),
             item_names=("state", "meta"),
         )
@@ -93,6 +100,12 @@ class Checkpointer:
             # An unreadable record has no score; `restore` says what is wrong with it.
             with contextlib.suppress(OSError, ValueError):
                 self._score(step, Record.read(self._directory / str(step) / "meta"))
+
+    def _list_files(self) -> None:
+        if jax.process_index() == 0:
+            # Complete, but not yet under its own name: the list appears with it.
+            (unnamed,) = self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+            write_manifest(unnamed)
 
     def _score(self, step: int, record: Record) -> None:
         if self._best_metric is None or not record.metrics:
@@ -144,6 +157,8 @@ class Checkpointer:
             state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record.to_json())
         )
         self._score(step, record)
+        self.wait()  # `_list_files` is about the step before until then.
+        self._saving = step
         return self._manager.save(step, args=items)
 
     def restore(self, abstract_state: Any) -> tuple[Any, dict[str, Any]] | None:
@@ -193,6 +208,7 @@ class Checkpointer:
     ) -> tuple[Any, dict[str, Any]]:
         path = self._directory / str(step)
         with _all_processes_or_none():
+            check_manifest(path)
             record = Record.read(path / "meta")
             record.check_specs(abstract_state)
             state = read_arrays(path / "state", abstract_state)
@@ -208,7 +224,7 @@ class Checkpointer:
             if jax.process_index() == 0:
                 target.parent.mkdir(exist_ok=True)
                 path.rename(target)
-            logging.warning(
+            _logger.warning(
                 f"Checkpoint {path} is damaged ({reason}). It is kept as "
                 f"{target}; step {instead} is used instead."
             )

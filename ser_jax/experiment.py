@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from ser_jax import config as config_lib
 from ser_jax import train_state
-from ser_jax.data.host_transforms import CROP_PARAMS, CentreCrop, CropSpec
+from ser_jax.data.crops import CROP_PARAMS, CropSpec
 from ser_jax.data.make_views import ViewMaker
 from ser_jax.data.recipes import crop_scale, recipe
 from ser_jax.equivariance.registry import REGULARIZERS
@@ -85,13 +85,15 @@ class Experiment:
         features: Any = self.learner.encoder.apply({"params": encoder_params}, images)
         return features.cls
 
-    def eval_transform(self) -> CentreCrop:
-        """Host transform of evaluation images."""
+    @property
+    def eval_resize_px(self) -> int:
+        """Short side to resize evaluation images to before their centre crop.
+
+        The usual margin (256 to 224 px), but none for small pictures, which have no
+        border to spare.
+        """
         size = self.config.augment.image_size
-        # The usual margin (256 to 224 px), but none for small pictures, which have no
-        # border to spare.
-        resize = round(size * 256 / 224) if size >= 128 else size
-        return CentreCrop(size_px=size, resize_px=resize)
+        return round(size * 256 / 224) if size >= 128 else size
 
 
 def build(config: ConfigDict, num_train_examples: int) -> Experiment:

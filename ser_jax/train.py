@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from ser_jax import summary as summary_lib
 from ser_jax.checkpoint import Checkpointer
-from ser_jax.data.host_transforms import RandomCrops
+from ser_jax.data.host_transforms import CentreCrop, RandomCrops
 from ser_jax.data.loader import train_loader
 from ser_jax.data.sources import Source, open_source
 from ser_jax.evals.online_knn import make_online_knn
@@ -125,7 +125,7 @@ def _make_probe(experiment: Experiment, source: Source, mesh: Mesh) -> Probe | N
         experiment.embed,
         source.subset(config.knn.max_train_examples),
         held_out.subset(config.knn.max_eval_examples),
-        experiment.eval_transform(),
+        CentreCrop(config.augment.image_size, experiment.eval_resize_px),
         mesh,
         batch_size=config.batch_size,
         num_threads=config.loader.num_threads,

@@ -38,7 +38,7 @@ def tiny_config(objective: str = "moco_v3", regularizer: str = "ser", **override
     config.loader.num_threads = 2
     config.augment.recipe = "plain"
     config.augment.image_size = 16
-    config.model.update(variant="Ti/4", width=16, depth=3, num_heads=2, dtype="float32")
+    config.model.update(variant="Ti/4", width=16, depth=2, num_heads=2, dtype="float32")
     config.objective.update(hidden_dim=32, output_dim=8)
     if regularizer == "ser":
         config.regularizer.update(layer=1, projector_dim=16, share=0.5)

@@ -12,6 +12,7 @@ import optax
 import pytest
 
 from ser_jax.checkpoint import Checkpointer
+from ser_jax.checkpoint_files import check_manifest, write_manifest
 from ser_jax.checkpoint_reader import load_subtree, read_meta
 from ser_jax.checkpoint_record import CheckpointMismatchError
 
@@ -208,9 +209,27 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path, caplog, damage):
         assert_same(checkpointer.restore(target)[0], make_state(3))
 
 
+def test_a_changed_byte_is_noticed_in_every_file(tmp_path):
+    """Also in parts that no array is read from; red if a file is not listed."""
+    save_steps(tmp_path, [1])
+    files = [f for f in (tmp_path / "1" / "state").rglob("*") if f.is_file()]
+    assert len(files) > 3
+    for file in files:
+        intact = file.read_bytes()
+        changed = bytearray(intact)
+        changed[len(changed) // 2] ^= 1
+        file.write_bytes(changed)
+        with pytest.raises(ValueError, match=f"{file.name} changed on disk"):
+            check_manifest(tmp_path / "1")
+        file.write_bytes(intact)
+        check_manifest(tmp_path / "1")
+
+
 def test_a_changed_value_is_named(tmp_path, caplog):
+    """Even if the list of files vouches for it."""
     save_steps(tmp_path, [1, 2])
     flip_byte(tmp_path / "2")
+    write_manifest(tmp_path / "2")
     with Checkpointer(tmp_path, save_every_steps=1) as checkpointer:
         checkpointer.restore(abstract(make_state()))
     assert "values changed on disk: params/encoder/kernel" in caplog.text

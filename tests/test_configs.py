@@ -33,11 +33,10 @@ def shrink(config):
     config.augment.image_size = 16
     patch = config.model.variant.split("/")[1]
     patch = min(int(patch), 4)
-    layer = 2
-    config.model.update(variant=f"Ti/{patch}", width=16, depth=3, num_heads=2)
+    config.model.update(variant=f"Ti/{patch}", width=16, depth=2, num_heads=2)
     config.objective.update(hidden_dim=16, output_dim=8)
     if config.regularizer.name == "ser":
-        config.regularizer.update(layer=layer, projector_dim=8)
+        config.regularizer.update(layer=1, projector_dim=8)
     return config
 
 

@@ -1,8 +1,12 @@
 """Rules of the code base that a reviewer should not have to check."""
 
 import ast
+import os
 import pathlib
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "ser_jax"
@@ -56,6 +60,39 @@ def test_file(path):
     if "configdict" in text.lower():
         allowed_files = {"config.py", "experiment.py", "train.py", "benchmark.py"}
         assert path.name in allowed_files, "below these, plain arguments"
+
+
+def test_the_core_trains_without_the_data_libraries():
+    """Where only jax, flax, optax, orbax and ml_collections are: on a bare GPU machine.
+
+    Red if building an experiment or its step imports what reads data.
+    """
+    absent = ("grain", "tensorflow_datasets", "clu", "simplejpeg", "cv2", "matplotlib")
+    program = f"""
+import sys
+for name in {absent!r}: sys.modules[name] = None
+sys.path.insert(0, {str(PACKAGE.parent / "tests")!r})
+import jax
+from support import tiny_experiment
+from ser_jax import benchmark, checkpoint
+from ser_jax.experiment import random_batch
+from ser_jax.train_step import make_train_step
+e = tiny_experiment()
+state = jax.jit(e.init_state)(e.init_rng)
+step = make_train_step(e.learner, e.optimizer, e.learning_rate, e.step_rng)
+state, metrics = jax.jit(step)(state, random_batch(e))
+print(float(metrics["loss"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ
+        | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert np.isfinite(float(done.stdout))
 
 
 def test_train_step_names_no_method():

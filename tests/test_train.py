@@ -166,7 +166,7 @@ def test_a_diverging_run_names_step_and_last_good_checkpoint(config, tmp_path):
     with pytest.raises(FloatingPointError, match=r"at step \d+.*checkpoints/\d+") as e:
         run(config, tmp_path, 8)
     named = int(str(e.value).split("checkpoints/")[1].split(".")[0])
-    failed = int(str(e.value).split("at step ")[1].split(":")[0])
+    failed = int(str(e.value).split("at step ")[1].split(".")[0])
     steps = [int(p.name) for p in (tmp_path / "checkpoints").glob("[0-9]*")]
     assert named == max(steps) < failed
 

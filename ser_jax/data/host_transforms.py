@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import math
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import grain
@@ -11,19 +11,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from ser_jax.data.crops import CropSpec
+
 # The loader's threads fill the cores already; OpenCV's own pool would fight them.
 cv2.setNumThreads(0)
-
-CROP_PARAMS = (
-    "top",
-    "left",
-    "height",
-    "width",
-    "source_height",
-    "source_width",
-    "flip",
-)
-"""Layout of a crop's float32 `[7]` vector: pixels of the source image; flip 0 or 1."""
 
 
 class UnreadableImageError(ValueError):
@@ -65,46 +56,6 @@ def decode_image(data: bytes) -> np.ndarray:
     except Exception as error:  # on broken bytes a codec may raise anything
         reason = str(error) if data else "the file is empty"
         raise UnreadableImageError(reason) from error
-
-
-@dataclasses.dataclass(frozen=True)
-class CropSpec:
-    """One random resized crop: what to cut from the image, and how.
-
-    Attributes:
-        name: Key of the crop in the batch.
-        size_px: Side of the square that comes out.
-        scale: Smallest and largest share of the image's area, in (0, 1].
-        ratio: Smallest and largest width / height before resizing.
-        flip_prob: Probability of a left-right flip, in [0, 1].
-        resample: "cv2": pixel-area averaging where the crop is at least as large as the
-            output on both sides, bicubic (a = -0.75) otherwise; fast. "pil": Pillow's
-            antialiased bicubic (a = -0.5), as torchvision does on PIL images.
-    """
-
-    name: str
-    size_px: int
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip_prob: float = 0.5
-    resample: Literal["cv2", "pil"] = "cv2"
-
-    def __post_init__(self):
-        """Refuses impossible bounds."""
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(
-                f"crop {self.name!r}: scale must be shares of the image's area, "
-                f"0 < low <= high <= 1, got {self.scale}"
-            )
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(
-                f"crop {self.name!r}: ratio must be 0 < low <= high, got {self.ratio}"
-            )
-        if self.resample not in ("cv2", "pil"):
-            raise ValueError(
-                f"crop {self.name!r}: resample must be 'cv2' or 'pil', got "
-                f"{self.resample!r}"
-            )
 
 
 def sample_box(

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from ser_jax.data import host_transforms as ht
+from ser_jax.data.crops import CROP_PARAMS, CropSpec
 
 
 def photo(height, width):
@@ -82,7 +83,7 @@ def test_undecodable_bytes_raise_with_a_reason(data):
 
 def test_boxes_follow_the_rule():
     """Uniform area, log-uniform ratio, uniform place; red if ratio is inverted."""
-    spec = ht.CropSpec("a", 8, scale=(0.2, 0.4), ratio=(1.0, 2.0))
+    spec = CropSpec("a", 8, scale=(0.2, 0.4), ratio=(1.0, 2.0))
     rng = np.random.default_rng(0)
     boxes = np.array([ht.sample_box(rng, 300, 300, spec) for _ in range(2000)])
     top, left, height, width = boxes.T
@@ -110,7 +111,7 @@ def test_boxes_follow_the_rule():
 )
 def test_box_falls_back_to_the_centre(size, box):
     """An area of 100 % never fits; red if the fallback takes the whole image."""
-    spec = ht.CropSpec("a", 8, scale=(1.0, 1.0))
+    spec = CropSpec("a", 8, scale=(1.0, 1.0))
     assert ht.sample_box(np.random.default_rng(0), *size, spec) == box
 
 
@@ -120,7 +121,7 @@ def test_box_falls_back_to_the_centre(size, box):
 )
 def test_tiny_images_give_a_box(size, ratio):
     """Red if the fallback can round a side to nothing."""
-    spec = ht.CropSpec("a", 8, ratio=ratio)
+    spec = CropSpec("a", 8, ratio=ratio)
     box = ht.sample_box(np.random.default_rng(0), *size, spec)
     top, left, height, width = box
     assert height >= 1 and width >= 1
@@ -130,8 +131,8 @@ def test_tiny_images_give_a_box(size, ratio):
 def test_crops_are_what_their_params_say():
     """Redoes each crop from its params; red if flip or box is misreported."""
     specs = (
-        ht.CropSpec("small", 6, scale=(0.05, 0.3), resample="pil"),
-        ht.CropSpec("large", 12, scale=(0.3, 1.0), resample="pil"),
+        CropSpec("small", 6, scale=(0.05, 0.3), resample="pil"),
+        CropSpec("large", 12, scale=(0.3, 1.0), resample="pil"),
     )
     transform = ht.RandomCrops(specs)
     flips = set()
@@ -140,9 +141,9 @@ def test_crops_are_what_their_params_say():
         assert out["index"] == 7 and out["index"].dtype == np.int64
         for spec in specs:
             params, crop = out["crop_params"][spec.name], out["crops"][spec.name]
-            assert params.shape == (len(ht.CROP_PARAMS),)
+            assert params.shape == (len(CROP_PARAMS),)
             assert params.dtype == np.float32 and crop.dtype == np.uint8
-            named = dict(zip(ht.CROP_PARAMS, params.astype(int), strict=True))
+            named = dict(zip(CROP_PARAMS, params.astype(int), strict=True))
             assert (named["source_height"], named["source_width"]) == (30, 40)
             box = RGB[named["top"] :, named["left"] :]
             box = box[: named["height"], : named["width"]]
@@ -158,7 +159,7 @@ def test_crops_are_what_their_params_say():
 
 def test_flip_probability_bounds():
     for flip_prob in (0.0, 1.0):
-        transform = ht.RandomCrops((ht.CropSpec("a", 8, flip_prob=flip_prob),))
+        transform = ht.RandomCrops((CropSpec("a", 8, flip_prob=flip_prob),))
         for seed in range(20):
             out = transform.random_map(example(PNG), np.random.default_rng(seed))
             assert out["crop_params"]["a"][-1] == flip_prob
@@ -168,7 +169,7 @@ def test_several_crops_from_one_decode(monkeypatch):
     calls = []
     decode = ht.decode_image
     monkeypatch.setattr(ht, "decode_image", lambda d: calls.append(1) or decode(d))
-    transform = ht.RandomCrops(tuple(ht.CropSpec(f"{i}", 8) for i in range(4)))
+    transform = ht.RandomCrops(tuple(CropSpec(f"{i}", 8) for i in range(4)))
     out = transform.random_map(example(JPEG), np.random.default_rng(0))
     assert len(out["crops"]) == 4 and len(calls) == 1
 
@@ -181,7 +182,7 @@ def test_cv2_averages_when_shrinking_and_is_cubic_when_enlarging():
     data = encode(Image.fromarray(stripes), "PNG")
 
     def crop(size_px):
-        transform = ht.RandomCrops((ht.CropSpec("a", size_px, **whole),))
+        transform = ht.RandomCrops((CropSpec("a", size_px, **whole),))
         return transform.random_map(example(data), np.random.default_rng(0))["crops"][
             "a"
         ]
@@ -210,9 +211,9 @@ def test_centre_crop(turn):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ht.CropSpec("a", 8, scale=(0.5, 1.5)), "scale .*1.5"),
-        (lambda: ht.CropSpec("a", 8, ratio=(2.0, 1.0)), "ratio"),
-        (lambda: ht.CropSpec("a", 8, resample="nearest"), "cv2.*nearest"),
+        (lambda: CropSpec("a", 8, scale=(0.5, 1.5)), "scale .*1.5"),
+        (lambda: CropSpec("a", 8, ratio=(2.0, 1.0)), "ratio"),
+        (lambda: CropSpec("a", 8, resample="nearest"), "cv2.*nearest"),
         (lambda: ht.CentreCrop(size_px=8, resize_px=7), "resize_px .7. .*size_px"),
     ],
 )

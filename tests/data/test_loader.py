@@ -4,9 +4,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from ser_jax.data import loader, sources, write
+from ser_jax.data.crops import CropSpec
 from ser_jax.data.host_transforms import (
     CentreCrop,
-    CropSpec,
     RandomCrops,
     UnreadableImageError,
 )

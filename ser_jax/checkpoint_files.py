@@ -1,0 +1,61 @@
+"""A list of a checkpoint's files, to tell whether they are still what was written.
+
+The checksums of the arrays notice every change that reaches a value. This list also
+notices those that do not yet: a byte in a part of a file that nothing points to.
+"""
+
+import json
+import pathlib
+import zlib
+
+_NAME = "files.json"
+_CHUNK_BYTES = 1 << 24
+
+
+def write_manifest(checkpoint: pathlib.Path) -> None:
+    """Writes size and CRC-32 of every file of a complete checkpoint beside them.
+
+    Args:
+        checkpoint: Its directory.
+    """
+    partial = checkpoint / f"{_NAME}.tmp"
+    partial.write_text(json.dumps(_describe(checkpoint)))
+    partial.rename(checkpoint / _NAME)
+
+
+def check_manifest(checkpoint: pathlib.Path) -> None:
+    """Returns if every listed file is as it was.
+
+    Args:
+        checkpoint: The checkpoint's directory.
+
+    Raises:
+        FileNotFoundError: If there is no list.
+        ValueError: If a file is missing, added or changed; names the first.
+    """
+    listed = json.loads((checkpoint / _NAME).read_text())
+    found = _describe(checkpoint)
+    for name in sorted(listed.keys() | found.keys()):
+        if listed.get(name) != found.get(name):
+            raise ValueError(
+                f"file {name} changed on disk: expected size and CRC-32 "
+                f"{listed.get(name, 'none')}, found {found.get(name, 'none')}"
+            )
+
+
+def _describe(checkpoint: pathlib.Path) -> dict[str, list[int]]:
+    files = (
+        file
+        for item in ("state", "meta")
+        for file in (checkpoint / item).rglob("*")
+        if file.is_file()
+    )
+    return {str(file.relative_to(checkpoint)): _size_and_crc32(file) for file in files}
+
+
+def _size_and_crc32(file: pathlib.Path) -> list[int]:
+    size, crc = 0, 0
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            size, crc = size + len(chunk), zlib.crc32(chunk, crc)
+    return [size, crc]

@@ -1,0 +1,79 @@
+"""What the programs' command lines share: a config, and errors of one message."""
+
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from absl import flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="Experiment: a file in configs/.", lock_config=True
+)
+_TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error was raised.")
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the program with exit status 1.
+
+    Args:
+        message: What was expected, what came, what to do.
+    """
+    sys.exit(f"ser_jax: error: {message}")
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags; one that cannot be read ends the program with one message.
+
+    Args:
+        argv: Command line.
+
+    Returns:
+        The program's name: anything else that is no flag is refused.
+    """
+    try:
+        rest = flags.FLAGS(argv)
+    except (flags.Error, OSError, AttributeError, KeyError, TypeError) as error:
+        text = str(error.args[0] if error.args else error)
+        if isinstance(error, AttributeError | KeyError):  # quotes around its advice
+            text = text.replace("\\n", ". ").replace("\\", "").replace("'", "")
+            text = f"the config has no such key: {text}"
+        fail(text)
+    if len(rest) > 1:
+        fail(f"unexpected argument {rest[1]!r}; flags are written --name=value.")
+    return rest
+
+
+def check_config_file(example: str) -> None:
+    """Ends the program if `--config` is missing or names no file.
+
+    Args:
+        example: A command line that would do.
+    """
+    flag = flags.FLAGS["config"]
+    if not flag.present:
+        fail(f"--config is missing. For example: {example}")
+    path = pathlib.Path(config_flags.get_config_filename(flag).partition(":")[0])
+    if not path.is_file():
+        others = sorted(str(other) for other in path.parent.glob("*.py"))
+        there = f" Beside it there are: {', '.join(others)}." if others else ""
+        fail(f"config {path} does not exist.{there}")
+
+
+def run_or_fail(function: Callable[..., Any], *args: Any) -> Any:
+    """Calls a function; an error meant for the user ends the program with its message.
+
+    Args:
+        function: What to call.
+        *args: Its arguments.
+
+    Returns:
+        What it returns.
+    """
+    try:
+        return function(*args)
+    except (ValueError, OSError, FloatingPointError) as error:
+        if _TRACEBACK.value:
+            raise
+        fail(f"{error}\n(--traceback shows where this was raised.)")
