@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     """SER on MoCo v3, digits, a small ViT."""
     config = base_config(objective="moco_v3", regularizer="ser")
     config.batch_size = 128
-    config.total_epochs = 30.0
+    config.total_epochs = 20.0
 
     config.dataset.name = "digits"
     config.loader.num_threads = 2
@@ -41,8 +41,8 @@ def get_config() -> ConfigDict:
     config.regularizer.share = 0.125
     config.regularizer.projector_dim = 64
 
-    config.optimizer.base_lr = 1e-3
-    config.optimizer.warmup_epochs = 3.0
+    config.optimizer.base_lr = 2e-3
+    config.optimizer.warmup_epochs = 2.0
     config.optimizer.weight_decay = 0.05
 
     config.log_every_steps = 10

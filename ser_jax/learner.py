@@ -160,17 +160,18 @@ class Learner:
             "student",
             params["objective"],
             variables.batch_stats["student"]["objective"],
-            {spec.name: student for spec in self.objective.views},
-            views,
+            [spec.name for spec in self.objective.views],
+            student,
         )
-        keys, target_stats = {}, {}
+        keys: dict[str, Any] = {}
+        target_stats: PyTree = {}
         if self.objective.target is not None:
             keys, target_stats = self._apply_objective(
                 "target",
                 variables.target_params["objective"],
                 variables.batch_stats["target"]["objective"],
-                {name: target for name in self.objective.target.views},
-                views,
+                self.objective.target.views,
+                target,
             )
         # The target takes no gradient: it is not what we differentiate. Said again.
         loss_inv, metrics, method_state = self.objective.loss(
@@ -208,7 +209,8 @@ class Learner:
         target = self.objective.target
         if target is None:
             return {}
-        part = {"objective": {k: tree["objective"][k] for k in target.heads}}
+        heads = {k: v for k, v in tree["objective"].items() if k in target.heads}
+        part = {"objective": heads}
         if "encoder" in tree:
             part["encoder"] = tree["encoder"]
         return part
@@ -220,20 +222,25 @@ class Learner:
         if self.objective.target is None:
             return {}
         target_views = self.objective.target.views
-        names = [part for name in target_views for part in self._parts(name, views)]
+        names = [part for name in target_views for part in self._parts(name)]
         features = self._encode(
             target_params["encoder"], views, names, rng, train=False
         )
         return jax.lax.stop_gradient(features)
 
-    def _parts(self, name: str, views: Mapping[str, View]) -> list[str]:
+    def _parts(self, name: str) -> list[str]:
         """A view and those that extend it, in the order of the batch: b1, b2."""
         specs = self.regularizer.views
-        return [name] + [
-            spec.name for spec in specs if spec.extends == name and spec.name in views
-        ]
+        return [name, *(spec.name for spec in specs if spec.extends == name)]
 
-    def _apply_objective(self, method, params, stats, features, views):
+    def _apply_objective(
+        self,
+        method: str,
+        params: PyTree,
+        stats: PyTree,
+        names: Sequence[str],
+        features: Mapping[str, EncoderOutput],
+    ) -> tuple[dict[str, Any], PyTree]:
         """The objective's heads on the class tokens of each view, one view at a time.
 
         One at a time because BatchNorm sees a view's whole batch, b1 and b2 together,
@@ -241,10 +248,8 @@ class Learner:
         """
         heads = self.objective.make_heads()
         outputs = {}
-        for name, by_view in features.items():
-            cls = jnp.concatenate(
-                [by_view[part].cls for part in self._parts(name, views)]
-            )
+        for name in names:
+            cls = jnp.concatenate([features[part].cls for part in self._parts(name)])
             outputs[name], updated = heads.apply(
                 {"params": params, "batch_stats": stats},
                 cls,

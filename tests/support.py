@@ -74,26 +74,36 @@ def real_batch(experiment: Experiment, seed: int = 0) -> dict:
     return jax.tree.map(fill, experiment.abstract_batch())
 
 
-def start_main(config, workdir, *flags: str, **values) -> subprocess.Popen:
-    """Starts the program on a config like `config`; `values` go in as flags."""
-    path = pathlib.Path(workdir) / "config.py"
+def write_config(config, path: pathlib.Path) -> pathlib.Path:
+    """A config file that gives `config`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         "import json\nfrom ml_collections import ConfigDict\n"
         f"def get_config(): return ConfigDict(json.loads({config.to_json()!r}))\n"
     )
+    return path
+
+
+def program_env(num_devices: int) -> dict[str, str]:
+    """Environment for the program on fake CPU devices, compiled as in the tests."""
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(num_devices),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+
+
+def start_main(config, workdir, **values) -> subprocess.Popen:
+    """Starts the program on a config like `config`; `values` go in as flags."""
+    path = write_config(config, pathlib.Path(workdir) / "config.py")
     overrides = [f"--config.{key}={value}" for key, value in values.items()]
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "ser_jax.main"),
-            *(f"--config={path}", f"--workdir={workdir}", *overrides, *flags),
+            *(f"--config={path}", f"--workdir={workdir}", *overrides),
         ],
-        env=os.environ
-        | {
-            "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": "8",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        },
+        env=program_env(num_devices=8),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

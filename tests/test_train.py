@@ -4,11 +4,19 @@ import json
 import os
 import pathlib
 import signal
+import socket
+import subprocess
 
 import jax
 import numpy as np
 import pytest
-from support import start_main, tiny_config, wait_for_step
+from support import (
+    program_env,
+    start_main,
+    tiny_config,
+    wait_for_step,
+    write_config,
+)
 from tensorboard.backend.event_processing import event_accumulator
 
 from ser_jax import sharding, train
@@ -93,6 +101,26 @@ def test_resume_on_another_number_of_devices(
     run(config, tmp_path, 4)
     for step, loss in losses(tmp_path).items():
         np.testing.assert_allclose(loss, uninterrupted[2][step], rtol=1e-6)
+
+
+def test_two_processes_equal_one(config, tmp_path, uninterrupted):
+    """launch/local_processes.sh, 2 x 4 devices, resumed by one process of 8."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    script = pathlib.Path(__file__).parents[1] / "launch" / "local_processes.sh"
+    path = write_config(config, tmp_path / "config.py")
+    done = subprocess.run(
+        ["bash", script, "2", path, tmp_path, "--config.max_steps=2"],
+        env=program_env(num_devices=4) | {"SER_JAX_PORT": str(port)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    run(config, tmp_path, 4)
+    for step, loss in losses(tmp_path).items():
+        np.testing.assert_allclose(loss, uninterrupted[2][step], rtol=1e-5)
 
 
 def test_kill_9_and_rerun_gives_the_same_parameters(config, tmp_path, uninterrupted):
