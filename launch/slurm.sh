@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # sbatch launch/slurm.sh CONFIG WORKDIR [FLAGS...]
-# One process a node; JAX finds coordinator and ranks in SLURM's environment. SIGTERM two
+# One process a GPU; JAX finds coordinator and ranks in SLURM's environment. SIGTERM two
 # minutes before the time limit makes the run save and stop; submit again to go on.
 #SBATCH --job-name=ser_jax
 #SBATCH --nodes=1
-#SBATCH --ntasks-per-node=1
+#SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-node=8
-#SBATCH --cpus-per-task=64
+#SBATCH --cpus-per-task=8
 #SBATCH --time=24:00:00
 #SBATCH --signal=TERM@120
 set -euo pipefail

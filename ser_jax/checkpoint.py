@@ -43,7 +43,6 @@ class Checkpointer:
         self,
         directory: PathLike,
         *,
-        save_every_steps: int,
         keep_latest: int = 2,
         keep_every_steps: int | None = None,
         best_metric: str | None = None,
@@ -52,7 +51,6 @@ class Checkpointer:
 
         Args:
             directory: Where the checkpoints go; made if absent.
-            save_every_steps: `save` writes at multiples of this step, > 0.
             keep_latest: How many of the newest to keep, >= 1. With 2 or more there is
                 something to fall back on when the newest is damaged.
             keep_every_steps: Keep every multiple of this step too; None: no such rule.
@@ -63,7 +61,6 @@ class Checkpointer:
             OSError: If the directory cannot be written to.
         """
         self._directory = pathlib.Path(directory).resolve()
-        self._save_every_steps = save_every_steps
         self._best_metric = best_metric
         self._policies: list[checkpoint_managers.PreservationPolicy] = [
             checkpoint_managers.LatestN(keep_latest)
@@ -125,32 +122,27 @@ class Checkpointer:
         state: Any,
         meta: dict[str, Any],
         metrics: dict[str, float] | None = None,
-        force: bool = False,
     ) -> bool:
-        """Starts saving if `step` is due; to be called after every step.
+        """Starts saving.
 
-        Due are the multiples of `save_every_steps` and the step at which JAX hears that
-        the machine is about to be taken away. Returns once the state is copied to the
-        host, so it may be donated to the next step. What goes wrong while writing is
-        raised by the next `save`, `wait` or `close`.
+        Returns once the state is copied to the host, so it may be donated to the next
+        step. What goes wrong while writing is raised by the next `save`, `wait` or
+        `close`.
 
         Args:
             step: Number of optimizer steps behind `state`.
             state: Arrays only.
             meta: Anything JSON can hold.
             metrics: What was measured on this state, by name; None if nothing was.
-            force: Save though it is not due.
 
         Returns:
-            Whether a save was started; not if this step or a later one exists already.
+            Whether a save was started; not if this step exists already.
 
         Raises:
             TypeError: If `meta` is not JSON.
             ValueError: If there are metrics, but not `best_metric`.
         """
-        due = step % self._save_every_steps == 0
-        due |= self._manager.reached_preemption(step)
-        if not (due or force) or step in self.all_steps():
+        if step in self.all_steps():
             return False
         record = Record.of(state, meta, metrics or {})
         items = ocp.args.Composite(
@@ -159,7 +151,7 @@ class Checkpointer:
         self._score(step, record)
         self.wait()  # `_list_files` is about the step before until then.
         self._saving = step
-        return self._manager.save(step, args=items)
+        return self._manager.save(step, args=items, force=True)
 
     def restore(self, abstract_state: Any) -> tuple[Any, dict[str, Any]] | None:
         """The newest sound state and its meta.

@@ -38,7 +38,7 @@ def load_subtree(
     Args:
         directory: Where the checkpoints are.
         abstract_subtree: `jax.ShapeDtypeStruct` leaves, each with a sharding.
-        name: Path of the part in the state: "params", "target_params/encoder".
+        name: Path of the part in the state: "variables/params/encoder".
         step: Which checkpoint; None is the newest.
 
     Returns:

@@ -102,7 +102,7 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     config.knn.temperature = 0.07
     config.knn.max_train_examples = 10000
     config.knn.max_eval_examples = 2000
-    return config
+    return config.lock()
 
 
 def _settings(registry: Mapping[str, type], kind: str, name: str) -> ConfigDict:
@@ -155,7 +155,8 @@ class Resolved:
     """What follows from a config and the size of its data set.
 
     Attributes:
-        steps_per_epoch: Optimizer steps per pass, the incomplete batch dropped, >= 1.
+        steps_per_epoch: Optimizer steps that count as an epoch: whole batches that the
+            data set holds, >= 1.
         total_steps: Steps of the schedules.
         stop_step: Where this run stops: `total_steps`, or `max_steps` if that is lower.
         warmup_steps: Steps of the learning rate's warm-up.
@@ -184,12 +185,28 @@ def finalize(config: ConfigDict, num_train_examples: int) -> Resolved:
     Raises:
         ValueError: If a setting is out of range.
     """
-    for name in ("batch_size", "log_every_steps"):
-        if config[name] < 1:
-            raise ValueError(f"{name} must be at least 1, got {config[name]}.")
-    for name in ("total_epochs",):
-        if config[name] <= 0:
-            raise ValueError(f"{name} must be positive, got {config[name]}.")
+    minima = {
+        "batch_size": 1,
+        "log_every_steps": 1,
+        "max_steps": 0,
+        "optimizer.lr_reference_batch": 1,
+        "checkpoint.every_steps": 1,
+        "checkpoint.keep_latest": 1,
+        "knn.every_epochs": 0,
+        "knn.num_neighbors": 1,
+        "loader.num_threads": 1,
+        "loader.prefetch_batches": 1,
+    }
+    values = _flatten(config.to_dict())
+    for name, least in minima.items():
+        if values[name] < least:
+            raise ValueError(f"{name} must be at least {least}, got {values[name]}.")
+    if config.total_epochs <= 0:
+        raise ValueError(f"total_epochs must be positive, got {config.total_epochs}.")
+    if config.model.dtype not in ("float32", "bfloat16"):
+        raise ValueError(
+            f"model.dtype must be 'float32' or 'bfloat16', got {config.model.dtype!r}."
+        )
     steps_per_epoch = max(1, num_train_examples // config.batch_size)
     total_steps = math.ceil(config.total_epochs * steps_per_epoch)
     warmup_steps = round(config.optimizer.warmup_epochs * steps_per_epoch)
@@ -214,7 +231,10 @@ def finalize(config: ConfigDict, num_train_examples: int) -> Resolved:
 
 # Settings that may change between a checkpoint and its continuation: they alter neither
 # the weights nor the order of the data.
-_FREE = ("max_steps", "log_every_steps", "loader", "checkpoint", "knn")
+_FREE = (
+    *("max_steps", "log_every_steps", "loader", "checkpoint", "knn"),
+    *("dataset.data_dir", "dataset.eval_split", "model.remat", "model.scan"),
+)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -227,13 +247,12 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     Returns:
         Lines "key: old -> new", sorted; empty if the run may go on.
     """
-    free = (*_FREE, "dataset.data_dir", "model.remat", "model.scan")
     flat_old, flat_new = _flatten(old), _flatten(new)
     return [
         f"{key}: {flat_old.get(key, '(absent)')!r} -> {flat_new.get(key, '(absent)')!r}"
         for key in sorted(flat_old.keys() | flat_new.keys())
         if flat_old.get(key) != flat_new.get(key)
-        and not any(key == f or key.startswith(f"{f}.") for f in free)
+        and not any(key == f or key.startswith(f"{f}.") for f in _FREE)
     ]
 
 

@@ -5,55 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
 from ser_jax.equivariance.base import Regularizer
 from ser_jax.models.outputs import EncoderOutput
-from ser_jax.objectives.base import Metrics, Objective
+from ser_jax.objectives.base import Objective
+from ser_jax.variables import LossAux, PyTree, Variables
 from ser_jax.views import View
 
-PyTree = Any
 Batch = Mapping[str, Any]
-
-
-@flax.struct.dataclass
-class Variables:
-    """Everything a learner carries from step to step, optimizer apart.
-
-    Attributes:
-        params: Trained weights: {"encoder", "objective", "regularizer"}.
-        target_params: EMA weights: {"encoder", "objective"} with the target's heads; {}
-            without a target network.
-        batch_stats: BatchNorm running statistics: {"student", "target"}.
-        method_state: The objective's own arrays (DINO's center).
-    """
-
-    params: PyTree
-    target_params: PyTree
-    batch_stats: PyTree
-    method_state: PyTree
-
-
-@flax.struct.dataclass
-class LossAux:
-    """What comes with the loss.
-
-    Attributes:
-        loss_inv: The objective's loss, `[]`.
-        loss_equiv: The regularizer's, before its weight, `[]`.
-        metrics: Further scalars.
-        batch_stats: New BatchNorm statistics.
-        method_state: New state of the objective.
-    """
-
-    loss_inv: jax.Array
-    loss_equiv: jax.Array
-    metrics: Metrics
-    batch_stats: PyTree
-    method_state: PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +58,11 @@ class Learner:
         cls = next(iter(features.values())).cls
         objective = heads.init(objective_rng, cls, True, method="student")
         params = {"encoder": encoder_params, "objective": objective["params"]}
+        if target := self.objective.target:
+            if missing := set(target.heads) - set(params["objective"]):
+                raise ValueError(
+                    f"the objective has no heads {missing} for its target."
+                )
         stats = {"objective": objective.get("batch_stats", {})}
         regularizer_heads = self.regularizer.make_heads()
         if regularizer_heads is not None:
@@ -219,10 +186,10 @@ class Learner:
         self, target_params: PyTree, views: Mapping[str, View], rng: jax.Array
     ) -> dict[str, EncoderOutput]:
         """Target features of the views the objective names and of their extensions."""
-        if self.objective.target is None:
+        target = self.objective.target
+        if target is None:
             return {}
-        target_views = self.objective.target.views
-        names = [part for name in target_views for part in self._parts(name)]
+        names = [part for name in target.views for part in self._parts(name)]
         features = self._encode(
             target_params["encoder"], views, names, rng, train=False
         )

@@ -33,10 +33,11 @@ def main(argv: list[str]) -> None:
         command_line.fail(f"--workdir is missing. For example: {_EXAMPLE}")
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells a page a checkpoint
     logging.getLogger("ser_jax").setLevel(logging.INFO)
-    if _DISTRIBUTED.value or _COORDINATOR.value:
-        jax.distributed.initialize(
-            _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-        )
+    by_hand = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if 0 < by_hand.count(None) < 3:
+        command_line.fail("--coordinator, --num_processes, --process_id go together.")
+    if _DISTRIBUTED.value or None not in by_hand:
+        jax.distributed.initialize(*by_hand)
     command_line.run_or_fail(train.train, command_line.CONFIG.value, _WORKDIR.value)
 
 

@@ -1,6 +1,5 @@
 """Metrics on disk: `metrics.jsonl`, and TensorBoard event files beside it."""
 
-import io
 import json
 import math
 import os
@@ -11,8 +10,6 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
@@ -37,8 +34,9 @@ class MetricWriter:
 
         Args:
             workdir: Where they go; made if absent.
-            start_step: Step the run resumes from. Later rows are dropped, and
-                TensorBoard is told to ignore later events.
+            start_step: Step the run resumes from; 0: a fresh start. Later rows are
+                dropped (all of them at a fresh start), and TensorBoard is told to
+                ignore later events.
             is_primary: Whether this process writes; the methods of others do nothing.
         """
         self._is_primary = is_primary
@@ -47,7 +45,10 @@ class MetricWriter:
         workdir = pathlib.Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / _FILE_NAME
-        kept = [row for row in _read_rows(path) if row["step"] <= start_step]
+        # A fresh start also forgets step 0, which an aborted run may have written.
+        kept = [
+            row for row in _read_rows(path) if row["step"] <= start_step and start_step
+        ]
         partial = path.with_suffix(".tmp")
         partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
         partial.replace(path)
@@ -58,7 +59,7 @@ class MetricWriter:
         sys.modules.setdefault(name, types.ModuleType(name))
         self._events = EventFileWriter(str(workdir), max_queue_size=1000, flush_secs=30)
         restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._add_event(start_step + 1, session_log=restart)
+        self._add_event(start_step + 1 if start_step else 0, session_log=restart)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes one row.
@@ -76,35 +77,6 @@ class MetricWriter:
         self._file.flush()
         for name, value in values.items():
             self._add_value(step, tag=name, simple_value=value)
-
-    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
-        """Writes one image for TensorBoard.
-
-        Args:
-            step: Number of optimizer steps so far.
-            name: Its title.
-            image: `[h, w, 3]`, uint8.
-
-        Raises:
-            ValueError: If it is anything else.
-        """
-        if not self._is_primary:
-            return
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
-            raise ValueError(
-                f"{name}: expected a uint8 image [h, w, 3], got {image.dtype} "
-                f"{list(image.shape)}; for floats, clip, scale to 0..255 and convert"
-            )
-        png = io.BytesIO()
-        Image.fromarray(image).save(png, format="PNG")
-        height, width, _ = image.shape
-        encoded = summary_pb2.Summary.Image(
-            height=height,
-            width=width,
-            colorspace=3,
-            encoded_image_string=png.getvalue(),
-        )
-        self._add_value(step, tag=name, image=encoded)
 
     def write_text(self, name: str, text: str) -> None:
         """Writes one text for TensorBoard, at step 0.

@@ -1,20 +1,30 @@
 """Being asked to stop."""
 
 import signal
-from typing import Any
+from typing import Any, Self
 
 import jax
 from jax.experimental import multihost_utils
 
 
 class StopSignal:
-    """Whether SIGTERM came; with several processes, agreed on by all of them."""
+    """Whether SIGTERM came; with several processes, agreed on by all of them.
 
-    def __init__(self) -> None:
+    Listens inside its `with` block.
+    """
+
+    def __enter__(self) -> Self:
         """Starts listening."""
         self._received = False
+        self._previous: Any = None
         if jax.process_count() == 1:  # else JAX catches it and picks a step for all
-            signal.signal(signal.SIGTERM, self._receive)
+            self._previous = signal.signal(signal.SIGTERM, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Gives the signal back to whoever had it."""
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
 
     def _receive(self, *_: Any) -> None:
         self._received = True

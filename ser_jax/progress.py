@@ -15,7 +15,7 @@ class Progress:
     """Speed and remaining time; on a terminal also a line that rewrites itself.
 
     The speed is that of the last 100 updates. It counts from the end of the first one,
-    which compiles, and leaves out what happens inside `pause`.
+    which also waits for the first batch, and leaves out what happens inside `pause`.
     """
 
     def __init__(

@@ -1,6 +1,8 @@
 """Where a run starts: at its newest checkpoint, or at the beginning."""
 
+import contextlib
 import logging
+from typing import Any
 
 import jax
 from clu import parameter_overview
@@ -39,10 +41,17 @@ def restore_or_init(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         jax.eval_shape(experiment.init_state, experiment.init_rng),
     )
-    _refuse_contradiction(experiment, checkpointer, source)
+    # Before restoring, as another model's arrays would not even fit; and of what was
+    # restored, as that may be an older checkpoint than a damaged newest one.
+    newest = None
+    with contextlib.suppress(ValueError, OSError):  # there is none, or it is damaged
+        newest = checkpointer.read_meta()
+    if newest is not None:
+        _refuse_contradiction(experiment, source, newest)
     restored = checkpointer.restore(abstract)
     if restored is not None:
         state, meta = restored
+        _refuse_contradiction(experiment, source, meta)
         _logger.info("Resuming after step %d.", meta["step"])
         return state, meta["step"], meta["wall_s"]
     if jax.process_index() == 0:
@@ -55,15 +64,9 @@ def restore_or_init(
 
 
 def _refuse_contradiction(
-    experiment: Experiment, checkpointer: Checkpointer, source: Source
+    experiment: Experiment, source: Source, meta: dict[str, Any]
 ) -> None:
-    """Raises if the newest checkpoint is of another experiment or other data."""
-    if checkpointer.latest_step() is None:
-        return
-    try:
-        meta = checkpointer.read_meta()
-    except ValueError:
-        return  # damaged: `restore` goes on to an older one
+    """Raises if a checkpoint is of another experiment or other data."""
     changed = config_lib.differences(meta["config"], experiment.config.to_dict())
     if meta["data"] != source.fingerprint:
         changed.append(f"data: {meta['data']} -> {source.fingerprint}")

@@ -79,6 +79,18 @@ def write_summary(
     return partial.replace(path)
 
 
+def read_summary(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `write_summary` wrote.
+
+    Args:
+        workdir: The run's directory.
+
+    Returns:
+        The summary, with the config under "config".
+    """
+    return json.loads((pathlib.Path(workdir) / "summary.json").read_text())
+
+
 def final_table(summary: Mapping[str, Any]) -> str:
     """A summary as a Markdown table that is also aligned as plain text.
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from ser_jax import summary as summary_lib
 from ser_jax.checkpoint import Checkpointer
+from ser_jax.compiled import compile_steps
 from ser_jax.data.host_transforms import CentreCrop, RandomCrops
 from ser_jax.data.loader import train_loader
 from ser_jax.data.sources import Source, open_source
@@ -24,14 +25,11 @@ from ser_jax.preemption import StopSignal
 from ser_jax.progress import Progress, Stopwatch
 from ser_jax.resume import restore_or_init
 from ser_jax.sharding import (
-    batch_sharded,
     check_batch_size,
     make_mesh,
-    replicated,
     shard_batch,
 )
 from ser_jax.train_state import TrainState
-from ser_jax.train_step import make_equiv_grad_norm, make_train_step
 
 Probe = Callable[[Any], dict[str, float]]
 
@@ -63,13 +61,15 @@ def train(config: ConfigDict, workdir: str) -> dict[str, Any]:
     probe = _make_probe(experiment, source, mesh)
     is_primary = jax.process_index() == 0
     stop_step = experiment.resolved.stop_step
-    with Checkpointer(
-        path / "checkpoints",
-        save_every_steps=config.checkpoint.every_steps,
-        keep_latest=config.checkpoint.keep_latest,
-        keep_every_steps=config.checkpoint.keep_every_steps or None,
-        best_metric="knn_accuracy" if probe else None,
-    ) as checkpointer:
+    with (
+        StopSignal() as should_stop,
+        Checkpointer(
+            path / "checkpoints",
+            keep_latest=config.checkpoint.keep_latest,
+            keep_every_steps=config.checkpoint.keep_every_steps or None,
+            best_metric="knn_accuracy" if probe else None,
+        ) as checkpointer,
+    ):
         state, start_step, wall_s = restore_or_init(
             experiment, checkpointer, source, mesh
         )
@@ -91,10 +91,25 @@ def train(config: ConfigDict, workdir: str) -> dict[str, Any]:
                 "data": source.fingerprint,
                 "wall_s": time.monotonic() - started,
             }
-            checkpointer.save(step, state, meta, scores, force=True)
+            checkpointer.save(step, state, meta, scores)
 
+        if start_step == 0:
+            writer.write_text("config", f"```\n{config}\n```")
         try:
-            step = _loop(experiment, state, source, mesh, probe, writer, progress, save)
+            if start_step < stop_step:
+                step = _loop(
+                    experiment,
+                    state,
+                    source,
+                    mesh,
+                    probe,
+                    writer,
+                    progress,
+                    save,
+                    should_stop,
+                )
+            else:
+                step = start_step
         except FloatingPointError as error:
             checkpointer.wait()
             good = checkpointer.latest_step()
@@ -109,6 +124,9 @@ def train(config: ConfigDict, workdir: str) -> dict[str, Any]:
         return {}
     if not is_primary:
         return {}
+    if step == start_step and (path / "summary.json").exists():
+        _logger.info("Nothing to do: %s ended at step %d.", path, step)
+        return summary_lib.read_summary(path)
     return _summarise(experiment, path, progress, time.monotonic() - started, mesh)
 
 
@@ -120,7 +138,11 @@ def _make_probe(experiment: Experiment, source: Source, mesh: Mesh) -> Probe | N
     if source.num_classes is None:
         _logger.info("%s has no labels: no k-NN probe.", dataset.name)
         return None
-    held_out = open_source(dataset.name, dataset.eval_split, dataset.data_dir)
+    try:
+        held_out = open_source(dataset.name, dataset.eval_split, dataset.data_dir)
+    except ValueError as error:  # no such split
+        _logger.warning("No k-NN probe: %s. Set --config.dataset.eval_split.", error)
+        return None
     return make_online_knn(
         experiment.embed,
         source.subset(config.knn.max_train_examples),
@@ -132,35 +154,6 @@ def _make_probe(experiment: Experiment, source: Source, mesh: Mesh) -> Probe | N
         num_neighbors=config.knn.num_neighbors,
         temperature=config.knn.temperature,
     )
-
-
-def _compile(
-    experiment: Experiment, state: TrainState, mesh: Mesh
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The step and the gradient measurement, so that the loop compiles nothing."""
-    started = time.monotonic()
-    step = make_train_step(
-        experiment.learner,
-        experiment.optimizer,
-        experiment.learning_rate,
-        experiment.step_rng,
-    )
-    grad_norm = make_equiv_grad_norm(experiment.learner, experiment.step_rng)
-    arguments = (state, experiment.abstract_batch())
-    shardings = (replicated(mesh), batch_sharded(mesh))
-    step, grad_norm = (
-        jax.jit(
-            function,
-            in_shardings=shardings,
-            out_shardings=replicated(mesh),
-            donate_argnums=donated,
-        )
-        .lower(*arguments)
-        .compile()
-        for function, donated in ((step, (0,)), (grad_norm, ()))
-    )
-    _logger.info("Compiled in %.1f s.", time.monotonic() - started)
-    return step, grad_norm
 
 
 def _batches(
@@ -190,14 +183,15 @@ def _loop(
     writer: MetricWriter,
     progress: Progress,
     save: Callable[[int, TrainState, dict[str, float]], None],
+    should_stop: StopSignal,
 ) -> int:
     """Steps to the end or to SIGTERM; returns the last step, which is saved."""
     config, resolved = experiment.config, experiment.resolved
     start_step = int(state.step)
-    train_step, equiv_grad_norm = _compile(experiment, state, mesh)
+    train_step, equiv_grad_norm = compile_steps(experiment, state, mesh)
     if start_step == 0 and probe:
         writer.write_scalars(0, probe(state.variables.params["encoder"]))
-    waiting, should_stop = Stopwatch(), StopSignal()
+    waiting = Stopwatch()
     loader = _batches(experiment, source, start_step)
 
     def record(step: int, metrics: dict[str, jax.Array], log: bool) -> None:
@@ -236,8 +230,9 @@ def _loop(
             stop = should_stop(step)
             every = resolved.knn_every_steps
             probe_due = probe and (last or (every and step % every == 0))
-            save_due = last or stop or step % config.checkpoint.every_steps == 0
-            if not (probe_due or save_due):
+            # Every probed state is saved: else the best of them could not be kept.
+            save_due = probe_due or last or step % config.checkpoint.every_steps == 0
+            if not (stop or save_due):
                 continue
             record(*pending)  # nothing is saved before its loss is known
             pending = None
@@ -246,8 +241,7 @@ def _loop(
                 if probe and probe_due:
                     scores = probe(state.variables.params["encoder"])
                     writer.write_scalars(step, scores)
-                if save_due:
-                    save(step, state, scores)
+                save(step, state, scores)
             if stop:
                 break
     finally:
@@ -273,7 +267,7 @@ def _summarise(
         "knn_accuracy_untrained": accuracies[0] if accuracies else None,
         "images_per_s": progress.images_per_s,
         "wall_s": wall_s,
-        "steps": experiment.resolved.stop_step,
+        "steps": rows[-1]["step"],
         "device": f"{mesh.size} x {jax.devices()[0].device_kind}",
     }
     summary_lib.write_summary(workdir, summary, experiment.config.to_dict())

@@ -78,7 +78,7 @@ def assert_same(actual, expected):
 
 
 def save_steps(directory, steps, **options):
-    options = {"save_every_steps": 1, "keep_latest": 9, **options}
+    options = {"keep_latest": 9, **options}
     with Checkpointer(directory, **options) as checkpointer:
         for step in steps:
             assert checkpointer.save(step, placed(make_state(step)), {"step": step})
@@ -92,9 +92,9 @@ def largest_data_file(checkpoint):
 @pytest.mark.parametrize("num_devices", [1, 8])
 def test_restores_bitwise_on_other_devices(tmp_path, num_devices):
     state, meta = make_state(3), {"config": {"lr": 0.1, "sizes": [1, 2]}, "seed": 7}
-    with Checkpointer(tmp_path, save_every_steps=1) as checkpointer:
+    with Checkpointer(tmp_path) as checkpointer:
         assert checkpointer.save(3, placed(state, 8), meta)
-    with Checkpointer(tmp_path, save_every_steps=1) as checkpointer:
+    with Checkpointer(tmp_path) as checkpointer:
         assert checkpointer.latest_step() == 3
         assert checkpointer.read_meta() == meta
         target = abstract(state, num_devices)
@@ -108,26 +108,25 @@ def test_a_donated_state_is_saved_as_it_was(tmp_path):
     values = np.arange(2_000_000, dtype=np.float32)
     overwrite = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
     state = placed({"x": jnp.asarray(values)})
-    with Checkpointer(tmp_path, save_every_steps=1) as checkpointer:
+    with Checkpointer(tmp_path) as checkpointer:
         checkpointer.save(1, state, {})
         jax.block_until_ready(overwrite(state["x"]))
         restored, _ = checkpointer.restore(abstract({"x": values}))
     np.testing.assert_array_equal(restored["x"], values)
 
 
-def test_saves_when_due_or_forced_and_each_step_once(tmp_path):
+def test_saves_each_step_once(tmp_path):
     state = placed(make_state())
-    with Checkpointer(tmp_path, save_every_steps=3, keep_latest=9) as checkpointer:
-        saved = [s for s in range(1, 8) if checkpointer.save(s, state, {})]
-        assert saved == [3, 6]
-        assert checkpointer.save(7, state, {}, force=True)
-        assert not checkpointer.save(7, state, {}, force=True)
-        assert checkpointer.all_steps() == [3, 6, 7]
+    with Checkpointer(tmp_path, keep_latest=9) as checkpointer:
+        assert checkpointer.save(3, state, {})
+        assert checkpointer.save(7, state, {})
+        assert not checkpointer.save(7, state, {})
+        assert checkpointer.all_steps() == [3, 7]
 
 
 def test_keeps_newest_multiples_and_best_across_restarts(tmp_path):
     state = placed({"x": jnp.zeros(8)})
-    options = {"save_every_steps": 1, "keep_latest": 2, "best_metric": "knn"}
+    options = {"keep_latest": 2, "best_metric": "knn"}
     scores = {1: float("nan"), 2: 0.9, 3: 0.5, 8: 0.1}
     for steps in [range(1, 5), range(5, 10)]:
         with Checkpointer(tmp_path, keep_every_steps=4, **options) as checkpointer:
@@ -139,7 +138,7 @@ def test_keeps_newest_multiples_and_best_across_restarts(tmp_path):
 
 
 def test_metrics_without_the_best_one_are_refused(tmp_path):
-    with Checkpointer(tmp_path, save_every_steps=1, best_metric="knn") as checkpointer:
+    with Checkpointer(tmp_path, best_metric="knn") as checkpointer:
         with pytest.raises(ValueError, match=r"'knn'.*found \['loss'\]"):
             checkpointer.save(1, placed({"x": jnp.zeros(8)}), {}, {"loss": 1.0})
         assert checkpointer.all_steps() == []
@@ -197,7 +196,7 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path, caplog, damage):
     save_steps(tmp_path, [1, 2, 3])
     damage(tmp_path / "3")
     target = abstract(make_state())
-    with Checkpointer(tmp_path, save_every_steps=1, keep_latest=9) as checkpointer:
+    with Checkpointer(tmp_path, keep_latest=9) as checkpointer:
         state, meta = checkpointer.restore(target)
         assert meta == {"step": 2}
         assert_same(state, make_state(2))
@@ -230,7 +229,7 @@ def test_a_changed_value_is_named(tmp_path, caplog):
     save_steps(tmp_path, [1, 2])
     flip_byte(tmp_path / "2")
     write_manifest(tmp_path / "2")
-    with Checkpointer(tmp_path, save_every_steps=1) as checkpointer:
+    with Checkpointer(tmp_path) as checkpointer:
         checkpointer.restore(abstract(make_state()))
     assert "values changed on disk: params/encoder/kernel" in caplog.text
 
@@ -240,7 +239,7 @@ def test_all_damaged_is_an_error_each_time(tmp_path):
     truncate(tmp_path / "1")
     flip_byte(tmp_path / "2")
     for _ in range(2):  # A restarted job must not begin from scratch either.
-        with Checkpointer(tmp_path, save_every_steps=1) as checkpointer:
+        with Checkpointer(tmp_path) as checkpointer:
             with pytest.raises(ValueError, match=r"(?s)every checkpoint.*2: .*1: "):
                 checkpointer.restore(abstract(make_state()))
 
@@ -251,7 +250,7 @@ def test_what_a_killed_process_left_is_not_a_checkpoint(tmp_path):
         leftover = tmp_path / f"{step}.orbax-checkpoint-tmp"
         shutil.copytree(tmp_path / "2", leftover)
         (leftover / "commit_success.txt").unlink()
-    with Checkpointer(tmp_path, save_every_steps=1, keep_latest=9) as checkpointer:
+    with Checkpointer(tmp_path, keep_latest=9) as checkpointer:
         _, meta = checkpointer.restore(abstract(make_state()))
         assert meta == {"step": 2}
         assert checkpointer.save(3, placed(make_state(3)), {})
@@ -268,7 +267,7 @@ def test_the_newest_is_found_among_other_directories(tmp_path):
 
 def test_another_model_is_an_error_and_no_damage(tmp_path):
     save_steps(tmp_path, [1])
-    with Checkpointer(tmp_path, save_every_steps=1) as checkpointer:
+    with Checkpointer(tmp_path) as checkpointer:
         expected = (
             r"params/encoder/kernel: expected float32\[64, 72\], "
             r"found float32\[64, 64\]"
@@ -282,7 +281,7 @@ def test_another_model_is_an_error_and_no_damage(tmp_path):
 
 
 def test_no_checkpoint_is_none(tmp_path):
-    with Checkpointer(tmp_path, save_every_steps=1) as checkpointer:
+    with Checkpointer(tmp_path) as checkpointer:
         assert checkpointer.restore(abstract(make_state())) is None
         assert checkpointer.latest_step() is None
         with pytest.raises(FileNotFoundError, match="expected a checkpoint in"):
@@ -291,7 +290,7 @@ def test_no_checkpoint_is_none(tmp_path):
 
 def test_leaves_without_sharding_are_refused(tmp_path):
     save_steps(tmp_path, [1])
-    with Checkpointer(tmp_path, save_every_steps=1) as checkpointer:
+    with Checkpointer(tmp_path) as checkpointer:
         with pytest.raises(ValueError, match="^step has no sharding"):
             checkpointer.restore(jax.eval_shape(make_state))
 
@@ -300,11 +299,11 @@ def test_an_unwritable_directory_is_named(tmp_path):
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(OSError, match=f"cannot write checkpoints to {file}/run"):
-        Checkpointer(file / "run", save_every_steps=1)
+        Checkpointer(file / "run")
 
 
 def test_meta_that_is_not_json_is_refused(tmp_path):
-    with Checkpointer(tmp_path, save_every_steps=1) as checkpointer:
+    with Checkpointer(tmp_path) as checkpointer:
         with pytest.raises(TypeError, match="not JSON serializable"):
             checkpointer.save(1, placed({"x": jnp.zeros(8)}), {"a": object()})
         assert checkpointer.all_steps() == []

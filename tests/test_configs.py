@@ -7,6 +7,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from support import real_batch
 
 from ser_jax import sharding
@@ -108,7 +109,14 @@ def test_names_and_settings_are_checked_with_a_suggestion():
     with pytest.raises(ValueError, match="there are: none, ser"):
         base_config(regularizer="equimod2")
     config = base_config("moco_v3", "ser")
-    config.regularizer.wieght = 2.0
+    for part, typo in (
+        (config, "batchsize"),
+        (config.optimizer, "weight_decai"),
+        (config.regularizer, "wieght"),
+    ):
+        with pytest.raises(AttributeError, match="Did you mean"):
+            setattr(part, typo, 2.0)
+    config.regularizer = ConfigDict({"name": "ser", "wieght": 2.0})  # as from a file
     with pytest.raises(ValueError, match="did you mean 'weight'"):
         build(config, 10_000)
 
@@ -118,6 +126,11 @@ def test_names_and_settings_are_checked_with_a_suggestion():
     [
         ("batch_size", 0, "batch_size"),
         ("total_epochs", 0.0, "total_epochs"),
+        ("max_steps", -1, "max_steps"),
+        ("optimizer.lr_reference_batch", 0, "lr_reference_batch"),
+        ("checkpoint.every_steps", 0, "every_steps"),
+        ("knn.every_epochs", -1.0, "every_epochs"),
+        ("model.dtype", "bf16", "dtype"),
         ("optimizer.warmup_epochs", 100.0, "shorter than total_epochs"),
         ("augment.image_size", 225, "patch_size"),
         ("regularizer.layer", 13, "1..depth"),

@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"losses", "equivariance", "models", "views"},
     {"objectives"},
-    {"learner"},
+    {"variables", "learner"},
     {"train_state", "train_step"},
 ]
 CORE = set().union(*LAYERS)

@@ -38,6 +38,7 @@ def config(data_dir):
     config.log_every_steps = 1
     config.checkpoint.every_steps = 2
     config.knn.every_epochs = 0.0
+    config.optimizer.warmup_epochs = 0.0  # so that four steps move the weights
     return config
 
 
@@ -56,13 +57,25 @@ def final_state(config, workdir):
         ),
         jax.eval_shape(experiment.init_state, experiment.init_rng),
     )
-    with Checkpointer(workdir / "checkpoints", save_every_steps=1) as checkpointer:
+    with Checkpointer(workdir / "checkpoints") as checkpointer:
         state, meta = checkpointer.restore(abstract)
     return jax.device_get(state), meta["step"]
 
 
 def assert_same_state(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def assert_close_state(state, expected, config):
+    """Equal but for rounding, which Adam makes steps of where gradients are zero."""
+    learning_rate = config.optimizer.base_lr * config.batch_size / 256
+    parts = (state.variables.params, expected.variables.params)
+    differences = [
+        np.abs(a - b).ravel() for a, b in zip(*map(jax.tree.leaves, parts), strict=True)
+    ]
+    differences = np.concatenate(differences)
+    assert np.mean(differences > 1e-6) < 0.01
+    assert differences.max() < 4 * 2 * learning_rate  # four steps, opposite signs
 
 
 def losses(workdir):
@@ -76,6 +89,7 @@ def uninterrupted(tmp_path_factory, data_dir):
     config = tiny_config()
     config.dataset.data_dir = data_dir
     config.log_every_steps, config.checkpoint.every_steps = 1, 2
+    config.optimizer.warmup_epochs = 0.0
     summary = run(config, workdir, 4)
     state, step = final_state(config, workdir)
     assert step == 4
@@ -101,6 +115,7 @@ def test_resume_on_another_number_of_devices(
     run(config, tmp_path, 4)
     for step, loss in losses(tmp_path).items():
         np.testing.assert_allclose(loss, uninterrupted[2][step], rtol=1e-6)
+    assert_close_state(final_state(config, tmp_path)[0], uninterrupted[1], config)
 
 
 def test_two_processes_equal_one(config, tmp_path, uninterrupted):
@@ -120,7 +135,8 @@ def test_two_processes_equal_one(config, tmp_path, uninterrupted):
     assert done.returncode == 0, done.stderr
     run(config, tmp_path, 4)
     for step, loss in losses(tmp_path).items():
-        np.testing.assert_allclose(loss, uninterrupted[2][step], rtol=1e-5)
+        np.testing.assert_allclose(loss, uninterrupted[2][step], rtol=1e-6)
+    assert_close_state(final_state(config, tmp_path)[0], uninterrupted[1], config)
 
 
 def test_kill_9_and_rerun_gives_the_same_parameters(config, tmp_path, uninterrupted):
@@ -229,22 +245,72 @@ def test_what_a_run_leaves_behind(uninterrupted):
     assert [e.step for e in events.Scalars("loss")] == [1, 2, 3, 4]
 
 
-def test_nothing_compiles_after_the_first_step(config, tmp_path, uninterrupted):
-    compiled = []
+def test_nothing_compiles_between_the_first_step_and_the_last(
+    config, tmp_path, uninterrupted, monkeypatch
+):
+    """Red if a step's shapes or types differ from those compiled for."""
+    dispatched, compiled = [], []
 
     def listen(name, duration, **_):
         if name == "/jax/core/compile/backend_compile_duration":
-            compiled.append(len(losses(tmp_path)))
+            compiled.append(len(dispatched))
 
+    def counted(batch, mesh):
+        dispatched.append(None)
+        return sharding.shard_batch(batch, mesh)
+
+    monkeypatch.setattr(train, "shard_batch", counted)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         config.checkpoint.every_steps = 10**6
         run(config, tmp_path, 6)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
-    # Compilations by the number of steps recorded when they happened: saving the last
-    # step compiles its checksums, nothing in between compiles.
+    # Saving the last step compiles its checksums.
     assert compiled and not set(compiled) - {0, 6}
+
+
+def test_a_finished_run_is_left_alone(config, tmp_path):
+    first = run(config, tmp_path, 2)
+    before = (tmp_path / "summary.json").read_text()
+    again = run(config, tmp_path, 2)
+    assert (tmp_path / "summary.json").read_text() == before
+    assert again["loss_last"] == first["loss_last"] and again["steps"] == 2
+
+
+def test_a_damaged_newest_checkpoint_hides_no_contradiction(config, tmp_path):
+    run(config, tmp_path, 4)
+    (tmp_path / "checkpoints" / "4" / "meta" / "metadata").write_text("{")
+    config.objective.temperature = 0.7
+    with pytest.raises(ValueError, match="objective.temperature: 0.2 -> 0.7"):
+        run(config, tmp_path, 6)
+
+
+def test_the_best_probed_state_is_kept(config, tmp_path, monkeypatch):
+    """Red if probed states are not saved, or their score does not reach the policy."""
+    scores = iter([0.1, 0.9, 0.2, 0.3, 0.4])
+    monkeypatch.setattr(
+        train,
+        "make_online_knn",
+        lambda *_, **__: lambda params: {"knn_accuracy": next(scores)},
+    )
+    config.checkpoint.every_steps = 10**6
+    config.knn.every_epochs = 1 / 93
+    config.checkpoint.keep_latest = 1
+    run(config, tmp_path, 4)
+    steps = {int(p.name) for p in (tmp_path / "checkpoints").glob("[0-9]*")}
+    assert steps == {1, 4}
+
+
+def test_labelled_data_without_the_held_out_split_trains_unprobed(
+    config, tmp_path, caplog
+):
+    config.knn.every_epochs = 1.0
+    config.dataset.eval_split = "validation"
+    run(config, tmp_path, 1)
+    assert (
+        "No k-NN probe" in caplog.text and "--config.dataset.eval_split" in caplog.text
+    )
 
 
 @pytest.mark.skipif(os.name != "posix", reason="paths below a file")

@@ -6,11 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.data import colour
+from ser_jax.data.crops import CROP_PARAMS
 from ser_jax.data.recipes import Recipe
 from ser_jax.views import AugmentParams
-
-# top, left, height, width, source height, source width (pixels), flipped
-CROP_SIZE = 7
 
 
 def sample_params(
@@ -32,10 +30,10 @@ def sample_params(
     Raises:
         ValueError: If `crop_params` is not `[b, 7]`.
     """
-    if crop_params.ndim != 2 or crop_params.shape[1] != CROP_SIZE:
+    if crop_params.ndim != 2 or crop_params.shape[1] != len(CROP_PARAMS):
         raise ValueError(
-            f"crop_params must be [b, {CROP_SIZE}] (top, left, height, width, source "
-            f"height, source width, flipped), got shape {crop_params.shape}."
+            f"crop_params must be [b, {len(CROP_PARAMS)}] ({', '.join(CROP_PARAMS)}), "
+            f"got shape {crop_params.shape}."
         )
     image_rng, order_rng = jax.random.split(rng)
     image_rngs = jax.random.split(image_rng, crop_params.shape[0])

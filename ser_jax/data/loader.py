@@ -70,17 +70,15 @@ def train_loader(
         .random_map(functools.partial(_apply, transform.random_map, source))
     )
     first_row = start_step * batch_size + process_index * local_batch_size
-    batches = (
-        _Rows(examples, first_row, local_batch_size, batch_size)
-        .batch(local_batch_size, drop_remainder=True)
-        # Spelt out: grain would run 500 whole batches ahead.
+    rows = _Rows(examples, first_row, local_batch_size, batch_size)
+    if not num_workers:
+        return iter(_in_threads(rows, local_batch_size, num_threads, prefetch_batches))
+    # Workers are dealt whole batches: dealt single rows, they would change their order.
+    return iter(
+        rows.batch(local_batch_size, drop_remainder=True)
         .to_iter_dataset(grain.ReadOptions(num_threads, prefetch_batches))
+        .mp_prefetch(grain.MultiprocessingOptions(num_workers, prefetch_batches))
     )
-    if num_workers:
-        batches = batches.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers, prefetch_batches)
-        )
-    return iter(batches)
 
 
 def eval_batches(
@@ -102,8 +100,8 @@ def eval_batches(
         num_threads: Threads that decode.
         prefetch_batches: Finished batches kept ahead.
         process_index: This process, in [0, process_count).
-        process_count: Processes that share the global batch, as in `train_loader`; all
-            of them see the same number of batches.
+        process_count: Processes that share the global batch: process i gets its rows
+            i, i + process_count, ... All of them see the same number of batches.
 
     Yields:
         What the transform returns, `[batch_size / process_count, ...]`, and `valid`,
@@ -117,13 +115,14 @@ def eval_batches(
     local_batch_size = _local_batch_size(batch_size, process_index, process_count)
     num_batches = -(-len(source) // batch_size)
     mine = slice(process_index, num_batches * batch_size, process_count)
-    batches = iter(
+    examples = (
         grain.MapDataset.source(source)
         .repeat()
         .slice(mine)
         .map(functools.partial(_apply, transform.map, source))
-        .batch(local_batch_size, drop_remainder=True)
-        .to_iter_dataset(grain.ReadOptions(num_threads, prefetch_batches))
+    )
+    batches = iter(
+        _in_threads(examples, local_batch_size, num_threads, prefetch_batches)
     )
     rows = process_index + process_count * np.arange(local_batch_size)
     try:
@@ -131,6 +130,23 @@ def eval_batches(
             yield batch | {"valid": step * batch_size + rows < len(source)}
     finally:
         batches.close()
+
+
+def _in_threads(
+    examples: grain.MapDataset[Batch],
+    local_batch_size: int,
+    num_threads: int,
+    prefetch_batches: int,
+) -> grain.IterDataset[Batch]:
+    """Batches whose examples are made by threads, so many batches ahead.
+
+    Batched after the threads: before them, each would make a whole batch, and no more
+    could work than batches are wanted ahead.
+    """
+    options = grain.ReadOptions(num_threads, prefetch_batches * local_batch_size)
+    return examples.to_iter_dataset(options).batch(
+        local_batch_size, drop_remainder=True
+    )
 
 
 class _Rows(grain.MapDataset[Batch]):

@@ -78,33 +78,6 @@ def step_flops(learner: Learner, batch_size: int) -> StepFlops:
     return StepFlops({part: 2 * value for part, value in macs.items()})
 
 
-def markdown(base: StepFlops, regularized: StepFlops) -> str:
-    """A table of both steps, in GFLOP, and the difference in percent of the base.
-
-    Args:
-        base: Step of the objective alone.
-        regularized: Step with the regularizer.
-
-    Returns:
-        Markdown, one line a part and one for the total.
-    """
-    rows = [
-        (part, base.parts.get(part, 0), flops)
-        for part, flops in regularized.parts.items()
-    ]
-    rows.append(("**total**", base.total, regularized.total))
-    lines = [
-        "| part | base, GFLOP | with SER, GFLOP | difference, % of base step |",
-        "|---|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {part} | {old / 1e9:,.1f} | {new / 1e9:,.1f} "
-        f"| {100 * (new - old) / base.total:+.4f} |"
-        for part, old, new in rows
-    ]
-    return "\n".join(lines)
-
-
 def _encoder_macs(vit: ViT, num_tokens: int) -> tuple[int, int]:
     """Of one image: by the student (forward and backward), by the target (forward)."""
     embed = num_tokens * 3 * vit.patch_size**2 * vit.width

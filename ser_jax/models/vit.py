@@ -250,7 +250,7 @@ class ViT(nn.Module):
         depth = jax.tree.leaves(params)[0].shape[0]
         if depth == 0:
             return x
-        block = self._block()
+        block, looped = self._block(), self.scan and depth > 1
 
         def body(x, layer):
             layer_params, layer_keep = layer
@@ -258,8 +258,8 @@ class ViT(nn.Module):
             return out.astype(self.dtype), None
 
         if self.remat:
-            body = jax.checkpoint(body, prevent_cse=not self.scan)
-        if self.scan and depth > 1:
+            body = jax.checkpoint(body, prevent_cse=not looped)
+        if looped:
             return jax.lax.scan(body, x, (params, keep))[0]
         leaves, tree = jax.tree.flatten((params, keep))
         layers = (jax.lax.split(leaf, [1] * depth) for leaf in leaves)

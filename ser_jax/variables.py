@@ -1,0 +1,47 @@
+"""What a learner carries from step to step, and what comes with its loss."""
+
+from typing import Any
+
+import flax.struct
+import jax
+
+from ser_jax.objectives.base import Metrics
+
+PyTree = Any
+
+
+@flax.struct.dataclass
+class Variables:
+    """Everything a learner carries from step to step, optimizer apart.
+
+    Attributes:
+        params: Trained weights: {"encoder", "objective", "regularizer"}.
+        target_params: EMA weights: {"encoder", "objective"} with the target's heads; {}
+            without a target network.
+        batch_stats: BatchNorm running statistics: {"student", "target"}.
+        method_state: The objective's own arrays (DINO's center).
+    """
+
+    params: PyTree
+    target_params: PyTree
+    batch_stats: PyTree
+    method_state: PyTree
+
+
+@flax.struct.dataclass
+class LossAux:
+    """What comes with the loss.
+
+    Attributes:
+        loss_inv: The objective's loss, `[]`.
+        loss_equiv: The regularizer's, before its weight, `[]`.
+        metrics: Further scalars.
+        batch_stats: New BatchNorm statistics.
+        method_state: New state of the objective.
+    """
+
+    loss_inv: jax.Array
+    loss_equiv: jax.Array
+    metrics: Metrics
+    batch_stats: PyTree
+    method_state: PyTree
