@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     """SER on MoCo v3, digits, a small ViT."""
     config = base_config(objective="moco_v3", regularizer="ser")
     config.batch_size = 128
-    config.total_epochs = 20.0
+    config.total_epochs = 22.0
 
     config.dataset.name = "digits"
     config.loader.num_threads = 2
@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
     config.regularizer.share = 0.125
     config.regularizer.projector_dim = 64
 
-    config.optimizer.base_lr = 2e-3
+    config.optimizer.base_lr = 1e-3
     config.optimizer.warmup_epochs = 2.0
     config.optimizer.weight_decay = 0.05
 
