@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -166,7 +167,7 @@ def test_sigterm_saves_and_exits_cleanly_and_the_run_goes_on(config, tmp_path):
 def test_a_flipped_byte_is_noticed_and_the_run_still_ends_the_same(
     config, tmp_path, uninterrupted, caplog
 ):
-    run(config, tmp_path, 4)
+    tmp_path = shutil.copytree(uninterrupted[0], tmp_path / "run")
     files = (tmp_path / "checkpoints" / "4" / "state").rglob("*")
     largest = max((f for f in files if f.is_file()), key=lambda f: f.stat().st_size)
     data = bytearray(largest.read_bytes())
@@ -178,29 +179,27 @@ def test_a_flipped_byte_is_noticed_and_the_run_still_ends_the_same(
     assert_same_state(final_state(config, tmp_path)[0], uninterrupted[1])
 
 
-def test_a_contradicting_config_is_refused_with_the_keys(config, tmp_path):
-    run(config, tmp_path, 2)
+def test_a_contradicting_config_is_refused_with_the_keys(config, uninterrupted):
     config.objective.temperature = 0.7
     config.optimizer.weight_decay = 0.3
     with pytest.raises(ValueError, match="another experiment") as error:
-        run(config, tmp_path, 4)
+        run(config, uninterrupted[0], 6)
     assert "objective.temperature: 0.2 -> 0.7" in str(error.value)
     assert "optimizer.weight_decay: 0.1 -> 0.3" in str(error.value)
 
 
-def test_settings_that_change_nothing_may_change(config, tmp_path):
-    run(config, tmp_path, 2)
+def test_settings_that_change_nothing_may_change(config, tmp_path, uninterrupted):
+    tmp_path = shutil.copytree(uninterrupted[0], tmp_path / "run")
     config.log_every_steps, config.loader.num_threads = 3, 1
     config.checkpoint.keep_latest = 1
-    run(config, tmp_path, 4)
-    assert final_state(config, tmp_path)[1] == 4
+    run(config, tmp_path, 5)
+    assert final_state(config, tmp_path)[1] == 5
 
 
-def test_other_data_is_refused(config, tmp_path):
-    run(config, tmp_path, 2)
+def test_other_data_is_refused(config, uninterrupted):
     config.dataset.train_split = "train[:50%]"
     with pytest.raises(ValueError, match="data: .*1500.* -> .*750"):
-        run(config, tmp_path, 4)
+        run(config, uninterrupted[0], 6)
 
 
 def test_a_diverging_run_names_step_and_last_good_checkpoint(config, tmp_path):
@@ -270,16 +269,18 @@ def test_nothing_compiles_between_the_first_step_and_the_last(
     assert compiled and not set(compiled) - {0, 6}
 
 
-def test_a_finished_run_is_left_alone(config, tmp_path):
-    first = run(config, tmp_path, 2)
-    before = (tmp_path / "summary.json").read_text()
-    again = run(config, tmp_path, 2)
-    assert (tmp_path / "summary.json").read_text() == before
-    assert again["loss_last"] == first["loss_last"] and again["steps"] == 2
+def test_a_finished_run_is_left_alone(config, uninterrupted):
+    workdir, _, _, first = uninterrupted
+    before = (workdir / "summary.json").read_text()
+    again = run(config, workdir, 4)
+    assert (workdir / "summary.json").read_text() == before
+    assert again["loss_last"] == first["loss_last"] and again["steps"] == 4
 
 
-def test_a_damaged_newest_checkpoint_hides_no_contradiction(config, tmp_path):
-    run(config, tmp_path, 4)
+def test_a_damaged_newest_checkpoint_hides_no_contradiction(
+    config, tmp_path, uninterrupted
+):
+    tmp_path = shutil.copytree(uninterrupted[0], tmp_path / "run")
     (tmp_path / "checkpoints" / "4" / "meta" / "metadata").write_text("{")
     config.objective.temperature = 0.7
     with pytest.raises(ValueError, match="objective.temperature: 0.2 -> 0.7"):

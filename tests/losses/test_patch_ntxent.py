@@ -224,7 +224,7 @@ def recorded_views(params) -> list[group.Element]:
 
 def symmetric_loss(students, targets, elements, temperature):
     """Half the sum of both directions, negatives from the opposite view only."""
-    max_side = int(max(e.grid_shape.max() for e in elements))
+    max_side = max(int(np.max(e.grid_shape)) for e in elements)
     total = 0.0
     for source, destination in ((0, 1), (1, 0)):
         aligned = geometry.act_on_grid(
