@@ -135,7 +135,7 @@ class Case:
         longest = max(int(max(data[f"geo/view{v}"][:2])) for v in (0, 1))
         held = group.Group(
             base_side,
-            area_range=(0.5, max(1.0, largest / base_side**2)),
+            area_range=(0.5, max(1.0, (largest + 0.5) / base_side**2)),
             aspect_range=(0.1, longest**2 / base_side**2 + 1),
         )
         assert held.num_slots >= largest and held.max_side >= longest

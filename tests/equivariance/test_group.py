@@ -101,9 +101,9 @@ def test_relative_lands_on_the_destination_grid():
 
 @pytest.mark.parity
 def test_grid_shapes_match_the_recorded_draws(golden):
-    table = golden("group_action")["draws/table"]
-    image_size, area_factor, aspect, rows, cols, _ = table.T
-    area = (image_size / 16) ** 2 * area_factor
+    data = golden("group_action")
+    image_size, area_factor, aspect, rows, cols, _ = data["draws/table"].T
+    area = (image_size / data.settings["draws"]["stride"]) ** 2 * area_factor
     sides = group.resized_grid(jnp.asarray(area), jnp.asarray(aspect))
     np.testing.assert_array_equal(np.round(sides), np.stack([rows, cols], axis=-1))
 
