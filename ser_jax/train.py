@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from ser_jax import summary as summary_lib
 from ser_jax.checkpoint import Checkpointer
-from ser_jax.compiled import compile_steps
+from ser_jax.compiled import compile_equiv_grad_norm, compile_train_step
 from ser_jax.data.host_transforms import CentreCrop, RandomCrops
 from ser_jax.data.loader import train_loader
 from ser_jax.data.sources import Source, open_source
@@ -188,7 +188,10 @@ def _loop(
     """Steps to the end or to SIGTERM; returns the last step, which is saved."""
     config, resolved = experiment.config, experiment.resolved
     start_step = int(state.step)
-    train_step, equiv_grad_norm = compile_steps(experiment, state, mesh)
+    started = time.monotonic()  # compiled ahead, so that the loop compiles nothing
+    train_step = compile_train_step(experiment, state, mesh)
+    equiv_grad_norm = compile_equiv_grad_norm(experiment, state, mesh)
+    _logger.info("Compiled in %.1f s.", time.monotonic() - started)
     if start_step == 0 and probe:
         writer.write_scalars(0, probe(state.variables.params["encoder"]))
     waiting = Stopwatch()

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from ser_jax.compiled import compile_train_step
 from ser_jax.experiment import Experiment, random_batch
 from ser_jax.sharding import batch_sharded, replicated, shard_batch
-from ser_jax.train_step import make_train_step
 
 # Dense bfloat16 products, FLOP/s of one device as JAX counts devices (vendors' data
 # sheets, no sparsity). Keys are parts of `device_kind`; the first that fits counts.
@@ -53,28 +53,12 @@ class TimedStep:
             experiment: What is trained.
             mesh: Where; all of one process.
         """
-        everywhere, rows = replicated(mesh), batch_sharded(mesh)
-        init = jax.jit(experiment.init_state, out_shardings=everywhere)
+        init = jax.jit(experiment.init_state, out_shardings=replicated(mesh))
         self._state = init(experiment.init_rng)
         self._batch = shard_batch(random_batch(experiment), mesh)
         self._devices = list(mesh.devices.flat)
-        step = make_train_step(
-            experiment.learner,
-            experiment.optimizer,
-            experiment.learning_rate,
-            experiment.step_rng,
-        )
         started = time.perf_counter()
-        self._step = (
-            jax.jit(
-                step,
-                in_shardings=(everywhere, rows),
-                out_shardings=(everywhere, everywhere),
-                donate_argnums=0,
-            )
-            .lower(self._state, self._batch)
-            .compile()
-        )
+        self._step = compile_train_step(experiment, self._state, mesh)
         self.compile_s = time.perf_counter() - started
 
     def run(self) -> float:
