@@ -36,7 +36,7 @@ setup(
         "ml_collections>=1.0",
         "numpy>=2.0",
         "opencv-python-headless>=4.10",
-        "optax>=0.2.5",
+        "optax>=0.2.6",
         "orbax-checkpoint>=0.11.20",
         "pillow>=11.0",
         "scikit-learn>=1.5",

@@ -12,19 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
+from ser_jax.config_differences import flatten
 from ser_jax.equivariance.registry import REGULARIZERS
 from ser_jax.objectives import OBJECTIVES
-
-# Settings of a regularizer under a name of their own.
-PRESETS: dict[str, dict[str, Any]] = {
-    # What the authors' released code computes: its term has no gradient.
-    "ser.release_parity": {
-        "equiv_grad": "none",
-        "negatives": "opposite",
-        "sampling": "release",
-    },
-}
 
 
 def base_config(objective: str = "moco_v3", regularizer: str = "none") -> ConfigDict:
@@ -32,7 +24,7 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
 
     Args:
         objective: Name in `OBJECTIVES`.
-        regularizer: Name in `REGULARIZERS`, or in `PRESETS`.
+        regularizer: Name in `REGULARIZERS`.
 
     Returns:
         A config whose `objective` and `regularizer` parts hold that class's own
@@ -61,13 +53,17 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     config.augment = ConfigDict()
     config.augment.recipe = "moco_v3"
     config.augment.image_size = 224  # px
+    config.augment.local_size = 96  # px, of local and other small views
     config.augment.crop_scale = ()  # area range of the crop; (): the recipe's
+    config.augment.local_crop_scale = ()  # likewise
     config.augment.flip_prob = 0.5
+    config.augment.rot90_prob = 0.0
     config.augment.resample = "cv2"
 
     config.model = ConfigDict()
     config.model.variant = "S/16"
     config.model.width = 0  # this and the next two, 0: the variant's own
+    config.model.small_images = False  # a ResNet's stem: that of CIFAR
     config.model.depth = 0
     config.model.num_heads = 0
     config.model.pos_embed = "sincos"
@@ -78,17 +74,31 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     config.model.remat = False
     config.model.scan = True
 
-    config.objective = _settings(OBJECTIVES, "objective", objective)
-    preset = PRESETS.get(regularizer, {})
-    name = regularizer.partition(".")[0] if preset else regularizer
-    config.regularizer = _settings(REGULARIZERS, "regularizer", name)
-    config.regularizer.update(preset)
+    config.objective = settings_of(OBJECTIVES, "objective", objective)
+    config.regularizer = settings_of(REGULARIZERS, "regularizer", regularizer)
+    for part in ("equiv_weight", "equiv_share"):  # factor on the regularizer's own
+        config[part] = ConfigDict()
+        config[part].start = 1.0
+        config[part].end = 1.0  # half a cosine leads there
+        config[part].warmup_epochs = 0.0  # 0 until then
+        config[part].rest_epochs = 0.0  # 0 at the end
 
     config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"
     config.optimizer.base_lr = 1.5e-4  # at lr_reference_batch; scales linearly
     config.optimizer.lr_reference_batch = 256
     config.optimizer.warmup_epochs = 10.0
+    config.optimizer.warmup_inclusive = False  # peak one step early, as DINO's
+    config.optimizer.start_lr = 0.0  # absolute, as end_lr
+    config.optimizer.end_lr = 0.0
     config.optimizer.weight_decay = 0.1
+    config.optimizer.end_weight_decay = placeholder(float)  # None: constant
+    config.optimizer.decay_mask = "all"
+    config.optimizer.momentum = placeholder(float)  # None: the optimizer's usual
+    config.optimizer.lars_form = placeholder(str)
+    config.optimizer.clip_norm = 0.0  # of each parameter; 0: no clipping
+    config.optimizer.bias_lr_factor = 1.0
+    config.optimizer.freeze_last_layer_epochs = 0.0  # DINO's prototypes
 
     config.log_every_steps = 50
     config.checkpoint = ConfigDict()
@@ -105,8 +115,20 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     return config.lock()
 
 
-def _settings(registry: Mapping[str, type], kind: str, name: str) -> ConfigDict:
-    """A class's settings with their defaults, under its registered name."""
+def settings_of(registry: Mapping[str, type], kind: str, name: str) -> ConfigDict:
+    """A class's settings with their defaults, under its registered name.
+
+    Args:
+        registry: `OBJECTIVES` or `REGULARIZERS`.
+        kind: "objective" or "regularizer", for errors.
+        name: Name in the registry.
+
+    Returns:
+        `name`, and the fields of the class.
+
+    Raises:
+        ValueError: If the name is not known.
+    """
     if name not in registry:
         raise ValueError(
             f"{kind} {name!r} is not known{_closest(name, registry)}; there are: "
@@ -140,7 +162,7 @@ def make_part(registry: Mapping[str, type], kind: str, settings: ConfigDict) -> 
         for key, value in settings.to_dict().items()
     }
     name: Any = values.pop("name")
-    known = _settings(registry, kind, name)
+    known = settings_of(registry, kind, name)
     for key in values:
         if key not in known:
             raise ValueError(
@@ -160,6 +182,7 @@ class Resolved:
         total_steps: Steps of the schedules.
         stop_step: Where this run stops: `total_steps`, or `max_steps` if that is lower.
         warmup_steps: Steps of the learning rate's warm-up.
+        freeze_last_layer_steps: Steps before DINO's prototypes learn.
         peak_lr: base_lr * batch_size / lr_reference_batch.
         knn_every_steps: Steps between probes; 0 for none.
     """
@@ -168,6 +191,7 @@ class Resolved:
     total_steps: int
     stop_step: int
     warmup_steps: int
+    freeze_last_layer_steps: int
     peak_lr: float
     knn_every_steps: int
 
@@ -190,6 +214,7 @@ def finalize(config: ConfigDict, num_train_examples: int) -> Resolved:
         "log_every_steps": 1,
         "max_steps": 0,
         "optimizer.lr_reference_batch": 1,
+        "optimizer.freeze_last_layer_epochs": 0,
         "checkpoint.every_steps": 1,
         "checkpoint.keep_latest": 1,
         "knn.every_epochs": 0,
@@ -197,7 +222,7 @@ def finalize(config: ConfigDict, num_train_examples: int) -> Resolved:
         "loader.num_threads": 1,
         "loader.prefetch_batches": 1,
     }
-    values = _flatten(config.to_dict())
+    values = flatten(config.to_dict())
     for name, least in minima.items():
         if values[name] < least:
             raise ValueError(f"{name} must be at least {least}, got {values[name]}.")
@@ -224,43 +249,9 @@ def finalize(config: ConfigDict, num_train_examples: int) -> Resolved:
         total_steps=total_steps,
         stop_step=min(config.max_steps or total_steps, total_steps),
         warmup_steps=warmup_steps,
+        freeze_last_layer_steps=round(
+            config.optimizer.freeze_last_layer_epochs * steps_per_epoch
+        ),
         peak_lr=config.optimizer.base_lr * scale,
         knn_every_steps=knn_every_steps,
     )
-
-
-# Settings that may change between a checkpoint and its continuation: they alter neither
-# the weights nor the order of the data.
-_FREE = (
-    *("max_steps", "log_every_steps", "loader", "checkpoint", "knn"),
-    *("dataset.data_dir", "dataset.eval_split", "model.remat", "model.scan"),
-)
-
-
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Settings that a checkpoint and a continuation must share but do not.
-
-    Args:
-        old: The checkpoint's config, as plain nested dicts.
-        new: The present config, likewise.
-
-    Returns:
-        Lines "key: old -> new", sorted; empty if the run may go on.
-    """
-    flat_old, flat_new = _flatten(old), _flatten(new)
-    return [
-        f"{key}: {flat_old.get(key, '(absent)')!r} -> {flat_new.get(key, '(absent)')!r}"
-        for key in sorted(flat_old.keys() | flat_new.keys())
-        if flat_old.get(key) != flat_new.get(key)
-        and not any(key == f or key.startswith(f"{f}.") for f in _FREE)
-    ]
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat

@@ -16,10 +16,12 @@ from ser_jax.data.make_views import ViewMaker
 from ser_jax.data.recipes import crop_scale, recipe
 from ser_jax.equivariance.registry import REGULARIZERS
 from ser_jax.learner import Learner
-from ser_jax.models.variants import make_vit
+from ser_jax.models.variants import make_encoder
 from ser_jax.objectives import OBJECTIVES
-from ser_jax.optim.optimizers import adamw
-from ser_jax.optim.schedules import cosine_momentum, warmup_cosine
+from ser_jax.optim.optimizers import make_optimizer
+from ser_jax.optim.schedules import cosine_momentum, equiv_factor, warmup_cosine
+from ser_jax.recipe import Recipe
+from ser_jax.views import ViewSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,25 +77,23 @@ class Experiment:
             rng, self.learner, self.optimizer, self.abstract_batch()
         )
 
-    def embed(self, encoder_params: Any, images: jax.Array) -> jax.Array:
-        """Class tokens `[b, d]` of evaluation images `[b, h, w, 3]`, uint8."""
+    def embed(self, encoder_variables: Any, images: jax.Array) -> jax.Array:
+        """Class tokens `[b, d]` of evaluation images `[b, h, w, 3]`, uint8.
+
+        Args:
+            encoder_variables: `Variables.encoder`.
+            images: As decoded, cropped.
+
+        Returns:
+            `[b, d]`, float32.
+        """
         mean, std = (
             jnp.asarray(x, jnp.float32).reshape(1, 1, 1, 3)
             for x in (self.mean, self.std)
         )
         images = (images.astype(jnp.float32) / 255 - mean) / std
-        features: Any = self.learner.encoder.apply({"params": encoder_params}, images)
+        features: Any = self.learner.encoder.apply(encoder_variables, images)
         return features.cls
-
-    @property
-    def eval_resize_px(self) -> int:
-        """Short side to resize evaluation images to before their centre crop.
-
-        The usual margin (256 to 224 px), but none for small pictures, which have no
-        border to spare.
-        """
-        size = self.config.augment.image_size
-        return round(size * 256 / 224) if size >= 128 else size
 
 
 def build(config: ConfigDict, num_train_examples: int) -> Experiment:
@@ -112,24 +112,30 @@ def build(config: ConfigDict, num_train_examples: int) -> Experiment:
     resolved = config_lib.finalize(config, num_train_examples)
     objective = config_lib.make_part(OBJECTIVES, "objective", config.objective)
     regularizer = config_lib.make_part(REGULARIZERS, "regularizer", config.regularizer)
-    size = config.augment.image_size
     model = config.model.to_dict()
-    encoder = make_vit(
+    encoder: Any = make_encoder(
         model.pop("variant"),
-        image_size=size,
-        cls_layer=regularizer.cls_layer,
+        image_size=config.augment.image_size,
+        cls_insert=regularizer.cls_insert,
         grid_layers=regularizer.grid_layers,
+        cls_layers=regularizer.cls_layers,
         **(model | {"dtype": jnp.dtype(model["dtype"])}),
     )
-    specs = (*objective.views, *regularizer.views)
-    name = config.augment.recipe
-    recipes = tuple(recipe(name, spec.extends or spec.name, size) for spec in specs)
+    if regularizer.paired and config.batch_size % 2:
+        raise ValueError(
+            f"{config.regularizer.name} pairs the images of a batch: batch_size must "
+            f"be even, got {config.batch_size}."
+        )
+    specs = (*objective.views, *regularizer.views(objective.views))
+    recipes = tuple(_recipe(config, spec) for spec in specs)
     make_views = ViewMaker(
         specs=specs,
         recipes=recipes,
         share=regularizer.share,
         patch_size=encoder.patch_size,
-        group=regularizer.make_group(size // encoder.patch_size),
+        make_group=regularizer.make_group,
+        share_factor=_equiv_factor(config.equiv_share, resolved),
+        paired=regularizer.paired,
     )
     target = objective.target
     momentum = target and cosine_momentum(
@@ -139,30 +145,113 @@ def build(config: ConfigDict, num_train_examples: int) -> Experiment:
         resolved.peak_lr,
         warmup_steps=resolved.warmup_steps,
         total_steps=resolved.total_steps,
+        start=config.optimizer.start_lr,
+        end=config.optimizer.end_lr,
+        inclusive=config.optimizer.warmup_inclusive,
     )
-    frozen = ("encoder/patch_embed",) if config.model.freeze_patch_embed else ()
-    crops = tuple(
-        CropSpec(
-            name=source,
-            size_px=size,
-            scale=tuple(config.augment.crop_scale) or crop_scale(name, source),
-            flip_prob=config.augment.flip_prob,
-            resample=config.augment.resample,
-        )
-        for source in dict.fromkeys(spec.source for spec in specs)
-    )
+    sources = {spec.source: spec for spec in specs if not spec.copy_of}
+    # The spec that names a crop says what it is like, not those that borrow it.
+    sources |= {spec.name: spec for spec in specs if spec.name in sources}
     return Experiment(
         config=config,
         resolved=resolved,
-        learner=Learner(encoder, objective, regularizer, make_views, momentum),
-        optimizer=adamw(
-            learning_rate, weight_decay=config.optimizer.weight_decay, frozen=frozen
+        learner=Learner(
+            encoder,
+            objective,
+            regularizer,
+            make_views,
+            momentum,
+            resolved.steps_per_epoch,
+            _equiv_factor(config.equiv_weight, resolved),
         ),
+        optimizer=_optimizer(config, resolved, learning_rate),
         learning_rate=learning_rate,
-        crops=crops,
+        crops=tuple(_crop(config, name, spec) for name, spec in sources.items()),
         mean=recipes[0].mean,
         std=recipes[0].std,
     )
+
+
+def _optimizer(
+    config: ConfigDict, resolved: config_lib.Resolved, learning_rate: optax.Schedule
+) -> optax.GradientTransformation:
+    settings = config.optimizer
+    decay = settings.weight_decay
+    if settings.end_weight_decay is not None:
+        decay = warmup_cosine(
+            decay,
+            warmup_steps=0,
+            total_steps=resolved.total_steps,
+            end=settings.end_weight_decay,
+        )
+    late = {"objective/prototypes": resolved.freeze_last_layer_steps}
+    return make_optimizer(
+        settings.name,
+        learning_rate,
+        weight_decay=decay,
+        decay_mask=settings.decay_mask,
+        momentum=settings.momentum,
+        lars_form=settings.lars_form,
+        clip_norm=settings.clip_norm,
+        bias_lr_factor=settings.bias_lr_factor,
+        frozen=("encoder/patch_embed",) if config.model.freeze_patch_embed else (),
+        late={path: steps for path, steps in late.items() if steps},
+    )
+
+
+def _equiv_factor(
+    settings: ConfigDict, resolved: config_lib.Resolved
+) -> optax.Schedule | None:
+    """The schedule, or None where it is 1 throughout."""
+    values = settings.to_dict()
+    if values == {"start": 1.0, "end": 1.0, "warmup_epochs": 0.0, "rest_epochs": 0.0}:
+        return None
+    return equiv_factor(
+        settings.start,
+        settings.end,
+        total_steps=resolved.total_steps,
+        warmup_steps=round(settings.warmup_epochs * resolved.steps_per_epoch),
+        rest_steps=round(settings.rest_epochs * resolved.steps_per_epoch),
+    )
+
+
+def _size_px(config: ConfigDict, spec: ViewSpec) -> int:
+    return config.augment.local_size if spec.small else config.augment.image_size
+
+
+def _recipe(config: ConfigDict, spec: ViewSpec) -> Recipe:
+    augment = config.augment
+    found = recipe(augment.recipe, spec.extends or spec.name, _size_px(config, spec))
+    if spec.centre:
+        return found
+    return dataclasses.replace(found, rot90_prob=augment.rot90_prob)
+
+
+def _crop(config: ConfigDict, name: str, spec: ViewSpec) -> CropSpec:
+    augment = config.augment
+    chosen = augment.local_crop_scale if spec.small else augment.crop_scale
+    size = _size_px(config, spec)
+    return CropSpec(
+        name=name,
+        size_px=size,
+        scale=spec.crop_scale or tuple(chosen) or crop_scale(augment.recipe, name),
+        flip_prob=augment.flip_prob,
+        resample=augment.resample,
+        centre_frac=size / eval_resize_px(size) if spec.centre else 0.0,
+    )
+
+
+def eval_resize_px(size_px: int) -> int:
+    """The short side to resize evaluation images to before their centre crop.
+
+    Args:
+        size_px: Side of the crop.
+
+    Returns:
+        The usual margin (256 to 224 px), but none for small pictures, which have no
+        border to spare.
+    """
+    return round(size_px * 256 / 224) if size_px >= 128 else size_px
 
 
 def random_batch(experiment: Experiment, seed: int = 0) -> dict[str, Any]:

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ser_jax.encode import encode
 from ser_jax.equivariance.base import Regularizer
 from ser_jax.models.outputs import EncoderOutput
-from ser_jax.objectives.base import Objective
+from ser_jax.objectives.base import Objective, mean_std
 from ser_jax.variables import LossAux, PyTree, Variables
 from ser_jax.views import View
 
@@ -26,15 +27,19 @@ class Learner:
         encoder: Linen module that maps images to `EncoderOutput`; called as `ViT` is.
         objective: Invariance objective.
         regularizer: Equivariance regularizer.
-        make_views: `(rng, batch) -> {name: View}`.
+        make_views: `(rng, batch, step) -> {name: View}`.
         target_momentum: EMA momentum by step; None without a target network.
+        steps_per_epoch: Optimizer steps that count as an epoch.
+        weight_factor: Factor on the regularizer's weight by step; None for 1.
     """
 
     encoder: nn.Module
     objective: Objective
     regularizer: Regularizer
-    make_views: Callable[[jax.Array, Batch], dict[str, View]]
+    make_views: Callable[[jax.Array, Batch, jax.Array], dict[str, View]]
     target_momentum: optax.Schedule | None
+    steps_per_epoch: int
+    weight_factor: optax.Schedule | None = None
 
     def init(self, rng: jax.Array, batch: Batch) -> Variables:
         """Initial variables; the target starts as a copy of the online network.
@@ -48,26 +53,33 @@ class Learner:
             shapes are then never executed.
         """
         encoder_rng, objective_rng, regularizer_rng = jax.random.split(rng, 3)
-        shapes = jax.eval_shape(self.make_views, rng, batch)
+        step = jnp.zeros((), jnp.int32)
+        shapes = jax.eval_shape(self.make_views, rng, batch, step)
         views = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        first = next(view for view in views.values() if view.element is None)
-        encoder_params = self.encoder.init(encoder_rng, first.images[:1])["params"]
-        features = self._encode(encoder_params, views, list(views), rng, train=False)
+        first = views[self.objective.views[0].name]
+        encoder = self.encoder.init(encoder_rng, first.images[:1])
+        encoder_stats = encoder.get("batch_stats", {})
+        features, _ = encode(
+            self.encoder, encoder["params"], encoder_stats, views, list(views)
+        )
 
         heads = self.objective.make_heads()
         cls = next(iter(features.values())).cls
         objective = heads.init(objective_rng, cls, True, method="student")
-        params = {"encoder": encoder_params, "objective": objective["params"]}
+        params = {"encoder": encoder["params"], "objective": objective["params"]}
         if target := self.objective.target:
             if missing := set(target.heads) - set(params["objective"]):
                 raise ValueError(
                     f"the objective has no heads {missing} for its target."
                 )
-        stats = {"objective": objective.get("batch_stats", {})}
+        stats = {
+            "encoder": encoder_stats,
+            "objective": objective.get("batch_stats", {}),
+        }
         regularizer_heads = self.regularizer.make_heads()
         if regularizer_heads is not None:
             regularizer = regularizer_heads.init(
-                regularizer_rng, features, features, True
+                regularizer_rng, features, features, views, True
             )
             params["regularizer"] = regularizer["params"]
             stats["regularizer"] = regularizer.get("batch_stats", {})
@@ -108,7 +120,7 @@ class Learner:
         rng: jax.Array,
         step: jax.Array,
     ) -> tuple[jax.Array, LossAux]:
-        """loss_inv + weight * loss_equiv on the global batch.
+        """loss_inv + equiv_weight * loss_equiv on the global batch.
 
         Args:
             params: Trained weights: the argument to differentiate.
@@ -120,56 +132,80 @@ class Learner:
         Returns:
             Loss `[]`, float32, and what comes with it.
         """
-        student = self._encode(params["encoder"], views, list(views), rng, train=True)
-        target = self._encode_target(variables.target_params, views, rng)
+        old = variables.batch_stats
+        student, encoder_stats = encode(
+            self.encoder,
+            params["encoder"],
+            old["student"]["encoder"],
+            views,
+            list(views),
+            drop_path_rng=rng,
+        )
+        target, target_stats = self._encode_target(variables, views)
 
         queries, student_stats = self._apply_objective(
             "student",
             params["objective"],
-            variables.batch_stats["student"]["objective"],
+            old["student"]["objective"],
             [spec.name for spec in self.objective.views],
             student,
         )
         keys: dict[str, Any] = {}
-        target_stats: PyTree = {}
         if self.objective.target is not None:
-            keys, target_stats = self._apply_objective(
+            keys, target_stats["objective"] = self._apply_objective(
                 "target",
                 variables.target_params["objective"],
-                variables.batch_stats["target"]["objective"],
+                old["target"]["objective"],
                 self.objective.target.views,
                 target,
             )
         # The target takes no gradient: it is not what we differentiate. Said again.
         loss_inv, metrics, method_state = self.objective.loss(
-            queries, jax.lax.stop_gradient(keys), variables.method_state, step
+            queries,
+            jax.lax.stop_gradient(keys),
+            variables.method_state,
+            step // self.steps_per_epoch,
         )
 
-        stats = {"objective": student_stats}
+        stats = {"encoder": encoder_stats, "objective": student_stats}
         outputs = None
         heads = self.regularizer.make_heads()
         if heads is not None:
             outputs, updated = heads.apply(
                 {
                     "params": params["regularizer"],
-                    "batch_stats": variables.batch_stats["student"]["regularizer"],
+                    "batch_stats": old["student"]["regularizer"],
                 },
                 student,
                 target,
+                views,
                 True,
                 mutable=["batch_stats"],
             )
             stats["regularizer"] = updated.get("batch_stats", {})
         loss_equiv, equiv_metrics = self.regularizer.loss(outputs, views)
-        target_part = {"objective": target_stats} if self.objective.target else {}
+        # Of the features themselves: heads that end in BatchNorm hide a collapse.
+        cls_std = mean_std(student[self.objective.views[0].name].cls)
         aux = LossAux(
             loss_inv=loss_inv,
             loss_equiv=loss_equiv,
-            metrics=metrics | equiv_metrics,
-            batch_stats={"student": stats, "target": target_part},
+            metrics=metrics | equiv_metrics | {"cls_std": cls_std},
+            batch_stats={"student": stats, "target": target_stats},
             method_state=method_state,
         )
-        return loss_inv + self.regularizer.weight * loss_equiv, aux
+        return loss_inv + self.equiv_weight(step) * loss_equiv, aux
+
+    def equiv_weight(self, step: jax.Array) -> jax.Array | float:
+        """Weight (lambda) of the regularizer's term at a step.
+
+        Args:
+            step: Optimizer step, `[]`, int32.
+
+        Returns:
+            The weight, `[]`.
+        """
+        factor = 1.0 if self.weight_factor is None else self.weight_factor(step)
+        return self.regularizer.weight * factor
 
     def _target_part(self, tree: PyTree) -> PyTree:
         """The part of a {"encoder", "objective"} tree that has a target."""
@@ -183,21 +219,28 @@ class Learner:
         return part
 
     def _encode_target(
-        self, target_params: PyTree, views: Mapping[str, View], rng: jax.Array
-    ) -> dict[str, EncoderOutput]:
-        """Target features of the views the objective names and of their extensions."""
+        self, variables: Variables, views: Mapping[str, View]
+    ) -> tuple[dict[str, EncoderOutput], PyTree]:
+        """Target features of the views the objective names and of all geometric ones.
+
+        In the originals the target runs in train mode too: on its batches' statistics.
+        """
         target = self.objective.target
         if target is None:
-            return {}
-        names = [part for name in target.views for part in self._parts(name)]
-        features = self._encode(
-            target_params["encoder"], views, names, rng, train=False
+            return {}, {}
+        geometric = [n for n, view in views.items() if view.element is not None]
+        features, stats = encode(
+            self.encoder,
+            variables.target_params["encoder"],
+            variables.batch_stats["target"]["encoder"],
+            views,
+            [*target.views, *geometric],
         )
-        return jax.lax.stop_gradient(features)
+        return jax.lax.stop_gradient(features), {"encoder": stats}
 
     def _parts(self, name: str) -> list[str]:
         """A view and those that extend it, in the order of the batch: b1, b2."""
-        specs = self.regularizer.views
+        specs = self.regularizer.views(self.objective.views)
         return [name, *(spec.name for spec in specs if spec.extends == name)]
 
     def _apply_objective(
@@ -226,42 +269,3 @@ class Learner:
             )
             stats = updated.get("batch_stats", {})
         return outputs, stats
-
-    def _encode(
-        self,
-        params: PyTree,
-        views: Mapping[str, View],
-        names: Sequence[str],
-        rng: jax.Array,
-        *,
-        train: bool,
-    ) -> dict[str, EncoderOutput]:
-        """Features of the named views; views of one size are encoded in one call."""
-        calls: dict[Any, list[str]] = {}
-        for name in names:
-            key = (views[name].images.shape, views[name].group)
-            calls.setdefault(key, []).append(name)
-        features: dict[str, EncoderOutput] = {}
-        for i, ((_, group), members) in enumerate(calls.items()):
-            num = len(members)
-            elements = [element for n in members if (element := views[n].element)]
-            shapes = [element.grid_shape for element in elements]
-            out = self.encoder.apply(
-                {"params": params},
-                _interleave([views[name].images for name in members]),
-                _interleave(shapes) if shapes else None,
-                num_slots=group.num_slots if group else None,
-                train=train,
-                rngs={"drop_path": jax.random.fold_in(rng, i)},
-            )
-            for j, name in enumerate(members):
-                features[name] = jax.tree.map(lambda x, j=j, num=num: x[j::num], out)
-        return features
-
-
-def _interleave(views: Sequence[jax.Array]) -> jax.Array:
-    """V arrays `[b, ...]` as one `[b * v, ...]`: image 0's views, then image 1's.
-
-    Views side by side within an image keep a batch that is sharded by images in place.
-    """
-    return jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])

@@ -8,8 +8,8 @@ import jax
 from clu import parameter_overview
 from jax.sharding import Mesh
 
-from ser_jax import config as config_lib
 from ser_jax.checkpoint import Checkpointer
+from ser_jax.config_differences import differences
 from ser_jax.data.sources import Source
 from ser_jax.experiment import Experiment
 from ser_jax.sharding import replicated
@@ -67,7 +67,7 @@ def _refuse_contradiction(
     experiment: Experiment, source: Source, meta: dict[str, Any]
 ) -> None:
     """Raises if a checkpoint is of another experiment or other data."""
-    changed = config_lib.differences(meta["config"], experiment.config.to_dict())
+    changed = differences(meta["config"], experiment.config.to_dict())
     if meta["data"] != source.fingerprint:
         changed.append(f"data: {meta['data']} -> {source.fingerprint}")
     if changed:

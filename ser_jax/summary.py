@@ -4,12 +4,13 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ser_jax.metric_writer import read_metrics
+from ser_jax.tables import flatten, table, to_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +41,10 @@ PANELS = (
     ),
     Panel("k-NN accuracy", {"knn_accuracy": "k-NN"}, is_noisy=False),
     Panel("contrastive accuracy", {"contrastive_accuracy": "contrastive"}),
+    Panel("rotation accuracy", {"rotation_accuracy": "rotation"}),
     Panel("standard deviation of the embedding", {"embedding_std": "embedding"}),
+    Panel("entropy of the teacher", {"teacher_entropy": "teacher"}),
+    Panel("correlation of the views", {"mean_correlation": "views"}),
     Panel("learning rate", {"lr": "learning rate"}, is_noisy=False),
     Panel("EMA momentum of the target", {"ema_momentum": "EMA"}, is_noisy=False),
     Panel("images per second", {"images_per_s": "images"}, starts_at_zero=True),
@@ -51,7 +55,11 @@ PANELS = (
     ),
 )
 _NUM_COLUMNS = 3
-_COLORS = ("#1b4f8a", "#d1603d", "#3a8f5c")
+_COLORS = (
+    *("#1b4f8a", "#d1603d", "#3a8f5c", "#8757a0"),
+    *("#c79a1d", "#4fa6b8", "#a8455f", "#666666"),
+)
+_LINE_STYLES = ("-", "--", ":", "-.")  # one after the other, once all colours are used
 _SMOOTH_FROM_POINTS = 200
 _MARKED_UP_TO_POINTS = 30
 
@@ -73,9 +81,35 @@ def write_summary(
         The path; the file is replaced as a whole.
     """
     path = pathlib.Path(workdir) / "summary.json"
+    return write_json(path, {**summary, "config": config})
+
+
+def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> pathlib.Path:
+    """Path of a JSON file.
+
+    Args:
+        path: The file; replaced as a whole.
+        content: As `summary` of `write_summary`, lists allowed.
+
+    Returns:
+        The path.
+    """
+    text = json.dumps(_plain(content), indent=2, allow_nan=False)
+    return write_text(path, text)
+
+
+def write_text(path: pathlib.Path, text: str) -> pathlib.Path:
+    """Path of a text file.
+
+    Args:
+        path: The file; replaced as a whole.
+        text: Its content; a line break is added.
+
+    Returns:
+        The path.
+    """
     partial = path.with_suffix(".tmp")
-    content = _plain({**summary, "config": config})
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    partial.write_text(text + "\n", encoding="utf-8")
     return partial.replace(path)
 
 
@@ -100,11 +134,8 @@ def final_table(summary: Mapping[str, Any]) -> str:
     Returns:
         Lines joined by line breaks; nested names are joined by "/".
     """
-    rows = [("metric", "value"), *_flat(summary)]
-    widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    lines = [f"| {name:<{widths[0]}} | {text:>{widths[1]}} |" for name, text in rows]
-    lines.insert(1, f"|{'-' * (widths[0] + 2)}|{'-' * (widths[1] + 1)}:|")
-    return "\n".join(lines)
+    rows = [(name, to_text(value)) for name, value in flatten(summary).items()]
+    return table([("metric", "value"), *rows])
 
 
 def plot_curves(workdir: str | os.PathLike[str]) -> pathlib.Path:
@@ -121,30 +152,69 @@ def plot_curves(workdir: str | os.PathLike[str]) -> pathlib.Path:
     Raises:
         ValueError: If no metric of any panel has been written.
     """
-    from matplotlib.figure import Figure  # Slow to import, and needed once.
-
-    curves = _read_curves(workdir)
+    curves = read_curves(workdir)
     panels = [panel for panel in PANELS if panel.labels.keys() & curves.keys()]
     if not panels:
         raise ValueError(
             f"nothing to plot in {workdir}: metrics.jsonl is missing or holds none of "
             f"{[name for panel in PANELS for name in panel.labels]}"
         )
-    num_columns = min(_NUM_COLUMNS, len(panels))
-    num_rows = math.ceil(len(panels) / num_columns)
+    path = pathlib.Path(workdir) / "curves.png"
+    return draw_panels(path, [(panel, curves) for panel in panels])
+
+
+def draw_panels(
+    path: pathlib.Path,
+    drawings: Sequence[tuple[Panel, Curves]],
+    *,
+    shared_legend: bool = False,
+) -> pathlib.Path:
+    """Small multiples over the same steps, as a PNG file.
+
+    Args:
+        path: The file; replaced as a whole.
+        drawings: Panels, each with the curves that its labels name.
+        shared_legend: Whether one legend below serves all panels, which then have the
+            same labels; else each panel of several lines has its own.
+
+    Returns:
+        The path.
+    """
+    from matplotlib.figure import Figure  # Slow to import, and needed once.
+
+    num_columns = min(_NUM_COLUMNS, len(drawings))
+    num_rows = math.ceil(len(drawings) / num_columns)
     figure = Figure(figsize=(4.2 * num_columns, 2.9 * num_rows), layout="constrained")
     axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
-    for ax, panel in zip(axes, panels, strict=False):
+    last_step = max(c[-1, 0] for _, curves in drawings for c in curves.values())
+    lines: dict[str, Any] = {}
+    for ax, (panel, curves) in zip(axes, drawings, strict=False):
         _draw(ax, panel, curves)
-    for ax in axes[len(panels) :]:
+        ax.set_xlim(left=0, right=1.02 * last_step)
+        handles, labels = ax.get_legend_handles_labels()
+        lines |= dict(zip(labels, handles, strict=True))
+        if len(labels) > 1 and not shared_legend:
+            ax.legend(fontsize=8, frameon=False)
+    if shared_legend:
+        figure.legend(
+            lines.values(), lines.keys(), loc="outside lower left", frameon=False
+        )
+    for ax in axes[len(drawings) :]:
         ax.remove()
-    path = pathlib.Path(workdir) / "curves.png"
     partial = path.with_suffix(".tmp")
     figure.savefig(partial, format="png", dpi=130)
     return partial.replace(path)
 
 
-def _read_curves(workdir: str | os.PathLike[str]) -> Curves:
+def read_curves(workdir: str | os.PathLike[str]) -> Curves:
+    """A run's metrics by name, each as its finite `(step, value)` pairs, `[n, 2]`.
+
+    Args:
+        workdir: The run's directory.
+
+    Returns:
+        The curves; a metric that was never finite is absent.
+    """
     points: dict[str, list[tuple[float, float]]] = {}
     for row in read_metrics(workdir):
         for name, value in row.items():
@@ -156,37 +226,39 @@ def _read_curves(workdir: str | os.PathLike[str]) -> Curves:
 def _draw(ax: "Axes", panel: Panel, curves: Curves) -> None:
     from matplotlib import ticker
 
-    for color, (name, label) in zip(_COLORS, panel.labels.items(), strict=False):
+    for i, (name, label) in enumerate(panel.labels.items()):
+        style, color = divmod(i, len(_COLORS))
+        look: dict[str, Any] = {
+            "color": _COLORS[color],
+            "linestyle": _LINE_STYLES[style % len(_LINE_STYLES)],
+        }
         points = curves.get(name, np.zeros((0, 2)))
         if panel.scale == "log":
             points = points[points[:, 1] > 0]
         if panel.is_noisy and len(points) >= _SMOOTH_FROM_POINTS:
-            ax.plot(*points.T, color=color, linewidth=0.6, alpha=0.25)
+            ax.plot(*points.T, **look, linewidth=0.6, alpha=0.25)
             points = _running_mean(points)
         marker = "o" if len(points) <= _MARKED_UP_TO_POINTS else ""
         if len(points):
             ax.plot(
                 *points.T,
-                color=color,
+                **look,
                 linewidth=1.4,
                 label=label,
                 marker=marker,
                 markersize=3.5,
             )
     ax.set_yscale(panel.scale)
-    ax.set_xlim(left=0, right=1.02 * max(c[-1, 0] for c in curves.values()))
     if panel.starts_at_zero:
         ax.set_ylim(bottom=0)
     ax.set_title(panel.title, loc="left", fontsize=10)
     ax.set_xlabel("step", fontsize=9)
     ax.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
     ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
-    ax.tick_params(labelsize=8)
+    ax.tick_params(which="both", labelsize=8)
     ax.grid(color="0.9", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-    if len(ax.get_legend_handles_labels()[0]) > 1:
-        ax.legend(fontsize=8, frameon=False)
 
 
 def _running_mean(points: np.ndarray) -> np.ndarray:
@@ -210,16 +282,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _flat(summary: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in summary.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", _text(value)
-
-
-def _text(value: Any) -> str:
-    value = value.item() if hasattr(value, "item") else value
-    return f"{value:.5g}" if isinstance(value, float) else str(value)

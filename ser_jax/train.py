@@ -18,8 +18,9 @@ from ser_jax.compiled import compile_equiv_grad_norm, compile_train_step
 from ser_jax.data.host_transforms import CentreCrop, RandomCrops
 from ser_jax.data.loader import train_loader
 from ser_jax.data.sources import Source, open_source
+from ser_jax.evals.accounting import account
 from ser_jax.evals.online_knn import make_online_knn
-from ser_jax.experiment import Experiment, build
+from ser_jax.experiment import Experiment, build, eval_resize_px
 from ser_jax.metric_writer import MetricWriter, read_metrics
 from ser_jax.preemption import StopSignal
 from ser_jax.progress import Progress, Stopwatch
@@ -143,11 +144,12 @@ def _make_probe(experiment: Experiment, source: Source, mesh: Mesh) -> Probe | N
     except ValueError as error:  # no such split
         _logger.warning("No k-NN probe: %s. Set --config.dataset.eval_split.", error)
         return None
+    size = config.augment.image_size
     return make_online_knn(
         experiment.embed,
         source.subset(config.knn.max_train_examples),
         held_out.subset(config.knn.max_eval_examples),
-        CentreCrop(config.augment.image_size, experiment.eval_resize_px),
+        CentreCrop(size, eval_resize_px(size)),
         mesh,
         batch_size=config.batch_size,
         num_threads=config.loader.num_threads,
@@ -162,7 +164,10 @@ def _batches(
     config = experiment.config
     return train_loader(
         source,
-        RandomCrops(experiment.crops),
+        RandomCrops(
+            experiment.crops,
+            pair_seed=config.seed if experiment.learner.regularizer.paired else None,
+        ),
         batch_size=config.batch_size,
         seed=config.seed,
         start_step=start_step,
@@ -193,7 +198,7 @@ def _loop(
     equiv_grad_norm = compile_equiv_grad_norm(experiment, state, mesh)
     _logger.info("Compiled in %.1f s.", time.monotonic() - started)
     if start_step == 0 and probe:
-        writer.write_scalars(0, probe(state.variables.params["encoder"]))
+        writer.write_scalars(0, probe(state.variables.encoder))
     waiting = Stopwatch()
     loader = _batches(experiment, source, start_step)
 
@@ -242,7 +247,7 @@ def _loop(
             with progress.pause():
                 scores = {}
                 if probe and probe_due:
-                    scores = probe(state.variables.params["encoder"])
+                    scores = probe(state.variables.encoder)
                     writer.write_scalars(step, scores)
                 save(step, state, scores)
             if stop:
@@ -272,6 +277,7 @@ def _summarise(
         "wall_s": wall_s,
         "steps": rows[-1]["step"],
         "device": f"{mesh.size} x {jax.devices()[0].device_kind}",
+        "accounting": account(experiment),
     }
     summary_lib.write_summary(workdir, summary, experiment.config.to_dict())
     curves = summary_lib.plot_curves(workdir)

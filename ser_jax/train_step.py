@@ -23,7 +23,7 @@ def _before_forward(
     target_params = learner.advance_target(
         "before_forward", variables.target_params, variables.params, step
     )
-    views = learner.make_views(views_rng, batch)
+    views = learner.make_views(views_rng, batch, step)
     return (
         views,
         dataclasses.replace(variables, target_params=target_params),
@@ -108,7 +108,7 @@ def make_equiv_grad_norm(
 
         def equiv_term(params):
             _, aux = learner.loss(params, variables, views, loss_rng, state.step)
-            return learner.regularizer.weight * aux.loss_equiv
+            return learner.equiv_weight(state.step) * aux.loss_equiv
 
         grads = jax.grad(equiv_term)(variables.params)
         return {"grad_norm_equiv": optax.tree.norm(grads)}

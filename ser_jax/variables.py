@@ -27,6 +27,14 @@ class Variables:
     batch_stats: PyTree
     method_state: PyTree
 
+    @property
+    def encoder(self) -> PyTree:
+        """Variables of the online encoder alone, to apply it in evaluation."""
+        return {
+            "params": self.params["encoder"],
+            "batch_stats": self.batch_stats["student"]["encoder"],
+        }
+
 
 @flax.struct.dataclass
 class LossAux:

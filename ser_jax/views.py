@@ -7,6 +7,7 @@ import flax.struct
 import jax
 
 from ser_jax.equivariance.group import Element, Group
+from ser_jax.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +22,22 @@ class ViewSpec:
             they are one view of the whole batch, b1 first.
         geometric: Whether it is moved by a group element of its own. Geometric views
             come in pairs: number 2i and 2i + 1 are two views of one picture.
+        small: Whether its crop has the size of local crops.
+        centre: Whether its crop is the central square of evaluation, not a random one.
+        crop_scale: Area range of its crop if not the recipe's, as shares of the image.
+        copy_of: If set, this view is the one of that name, turned.
+        quarter_turns: Counter-clockwise quarter turns of such a copy.
     """
 
     name: str
     crop: str = ""
     extends: str = ""
     geometric: bool = False
+    small: bool = False
+    centre: bool = False
+    crop_scale: tuple[float, float] | tuple[()] = ()
+    copy_of: str = ""
+    quarter_turns: int = 0
 
     @property
     def source(self) -> str:
@@ -55,6 +66,7 @@ class AugmentParams:
         sigma: `[b]`, float32 in pixels; 0 where off.
         solarize_on: `[b]`, bool.
         solarize_threshold: `[b]`, float32; 1 where off.
+        quarter_turns: `[b]`, int32 in 0..3, counter-clockwise; 0 where off.
     """
 
     crop: jax.Array
@@ -69,6 +81,7 @@ class AugmentParams:
     sigma: jax.Array
     solarize_on: jax.Array
     solarize_threshold: jax.Array
+    quarter_turns: jax.Array
 
 
 @flax.struct.dataclass
@@ -79,14 +92,18 @@ class View:
         images: `[b, h, w, 3]`, float32, normalised; for a geometric view, canvases with
             the picture in the top left corner.
         params: What the photometric augmentation did.
+        recipe: What that was drawn from (static).
         element: Group elements of a geometric view, else None.
         group: The group they were drawn from (static: it sizes slots and canvases).
+        active: Which rows of a geometric view take part in the term, `[b]`, bool.
     """
 
     images: jax.Array
     params: AugmentParams
+    recipe: Recipe = flax.struct.field(pytree_node=False)
     element: Element | None = None
     group: Group | None = flax.struct.field(pytree_node=False, default=None)
+    active: jax.Array | None = None
 
 
 def equiv_count(batch_size: int, share: float) -> int:

@@ -81,3 +81,26 @@ def batch_norm_mlp(sd: dict) -> tuple[dict, dict]:
                 "var": sd[f"{bn}.running_var"],
             }
     return params, stats
+
+
+def dino_head(sd: dict) -> tuple[dict, dict]:
+    """DINO's head, `mlp.*` and `last_layer.*`, as (params, batch_stats)."""
+    mlp, stats = batch_norm_mlp(
+        {k.removeprefix("mlp."): v for k, v in sd.items() if k.startswith("mlp.")}
+    )
+    prototypes = {"direction": sd["last_layer.weight_v"].T}
+    if "last_layer.weight_g" in sd:  # absent among gradients where it is fixed
+        prototypes["gain"] = sd["last_layer.weight_g"].T
+    return {"mlp": mlp, "prototypes": prototypes}, {"mlp": stats} if stats else {}
+
+
+def subset(arrays: dict, prefix: str) -> dict:
+    """Arrays whose name starts with `prefix`, the prefix cut off."""
+    return {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def token_projector(sd: dict) -> dict:
+    """The equivariance term's projector, two 1 x 1 convolutions `projector_equiv.*`."""
+    part = subset(sd, "projector_equiv.")
+    first, second = sorted({name.split(".")[0] for name in part})
+    return {"fc1": dense(part, first), "fc2": dense(part, second)}

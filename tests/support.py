@@ -30,7 +30,10 @@ def assert_close(actual, expected, rel: float = 1e-4, abs: float = 1e-5):
 
 
 def tiny_config(objective: str = "moco_v3", regularizer: str = "ser", **overrides):
-    """An experiment small enough to compile in seconds: 16 px, 4 x 4 tokens."""
+    """An experiment small enough to compile in seconds: 16 px, 4 x 4 tokens.
+
+    Add-ons read layer 1 of 2.
+    """
     config = base_config(objective, regularizer)
     config.batch_size = 16
     config.total_epochs = 4.0
@@ -38,13 +41,27 @@ def tiny_config(objective: str = "moco_v3", regularizer: str = "ser", **override
     config.loader.num_threads = 2
     config.augment.recipe = "plain"
     config.augment.image_size = 16
+    config.augment.local_size = 8
     config.model.update(variant="Ti/4", width=16, depth=2, num_heads=2, dtype="float32")
-    config.objective.update(hidden_dim=32, output_dim=8)
-    if regularizer == "ser":
-        config.regularizer.update(layer=1, projector_dim=16, share=0.5)
+    narrow(config.objective, hidden_dim=32, output_dim=8, bottleneck_dim=8)
+    narrow(
+        config.regularizer,
+        layer=1,
+        projector_dim=16,
+        share=0.5,
+        hidden_dim=16,
+        output_dim=8,
+        bottleneck_dim=8,
+        trans_dim=8,
+    )
     config.optimizer.warmup_epochs = 1.0
     config.update_from_flattened_dict(overrides)
     return config
+
+
+def narrow(part, **sizes):
+    """Sets those of `sizes` that the part of a config has."""
+    part.update({name: size for name, size in sizes.items() if name in part})
 
 
 NUM_EXAMPLES = 64  # of a made-up training set: 4 steps an epoch
@@ -69,7 +86,11 @@ def real_batch(experiment: Experiment, seed: int = 0) -> dict:
     def fill(leaf):
         if leaf.dtype == np.uint8:
             return picture(leaf.shape)
-        return np.zeros(leaf.shape, leaf.dtype)
+        top, left = rng.uniform(0, 30, (2, leaf.shape[0]))
+        height, width = rng.uniform(10, 60, (2, leaf.shape[0]))
+        flip, side = rng.integers(0, 2, leaf.shape[0]), np.full(leaf.shape[0], 96.0)
+        boxes = (top, left, height, width, side, side, flip)
+        return np.stack(boxes, axis=1).astype(leaf.dtype)
 
     return jax.tree.map(fill, experiment.abstract_batch())
 

@@ -1,49 +1,94 @@
 """Every config builds and trains two tiny steps; the paper's lowers for TPU, GPU."""
 
-import importlib.util
 import json
 import pathlib
+import runpy
 
 import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from support import real_batch
+from support import narrow, real_batch
 
 from ser_jax import sharding
-from ser_jax.config import base_config, differences, finalize
+from ser_jax.config import base_config, finalize
+from ser_jax.config_differences import differences, flatten
 from ser_jax.equivariance.registry import REGULARIZERS
 from ser_jax.experiment import build
+from ser_jax.models import variants
 from ser_jax.objectives import OBJECTIVES
+from ser_jax.presets import PRESETS
 from ser_jax.train_step import make_train_step
 
 ROOT = pathlib.Path(__file__).parents[1]
-CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+NUM_EXAMPLES = {
+    "digits": 1500,
+    "cifar10": 50_000,
+    "imagenet2012": 1_281_167,
+}
 
 
 def load(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+    """The config of "file" or "file:preset", as on the command line."""
+    file, _, preset = name.partition(":")
+    get_config = runpy.run_path(str(ROOT / "configs" / f"{file}.py"))["get_config"]
+    return get_config(preset) if preset else get_config()
+
+
+def takes_base(file):
+    return file in ("digits", "cifar10", "cifar10_resnet18")
+
+
+def every_name():
+    """Each file as it is; each with each preset it takes."""
+    for file in FILES:
+        yield file
+        if takes_base(file):  # every base, and every preset on one of them
+            yield from (f"{file}:{base}" for base in OBJECTIVES)
+            yield from (f"{file}:simclr/{p}" for p in PRESETS)
+        elif file in OBJECTIVES:
+            yield from (f"{file}:{p}" for p in PRESETS)
+    yield "dino:multicrop"
 
 
 def shrink(config):
     """The same experiment with a small model, picture and batch."""
     config.batch_size = 8
     config.augment.image_size = 16
-    patch = config.model.variant.split("/")[1]
-    patch = min(int(patch), 4)
-    config.model.update(variant=f"Ti/{patch}", width=16, depth=2, num_heads=2)
-    config.objective.update(hidden_dim=16, output_dim=8)
-    if config.regularizer.name == "ser":
-        config.regularizer.update(layer=1, projector_dim=8)
+    config.augment.local_size = 8
+    resnet = "resnet" in config.model.variant
+    if not resnet:
+        config.model.update(variant="Ti/4", depth=2, num_heads=2)
+        # Only what is early and what is late is kept of the layers.
+        narrow(
+            config.regularizer, layers=(1, 2) * bool(config.regularizer.get("layers"))
+        )
+        if config.regularizer.get("layer"):
+            config.regularizer.layer = 1 if config.regularizer.layer <= 3 else 2
+    config.model.width = 8 if resnet else 16
+    config.model.small_images = resnet
+    narrow(config.objective, hidden_dim=16, output_dim=8, bottleneck_dim=8)
+    narrow(
+        config.regularizer,
+        projector_dim=8,
+        hidden_dim=8,
+        output_dim=8,
+        bottleneck_dim=8,
+        trans_dim=8,
+    )
     return config
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_config_trains_two_tiny_steps(name):
-    experiment = build(shrink(load(name)), 400)
+@pytest.fixture
+def short_resnets(monkeypatch):
+    """One block a stage: they compile in a quarter of the time."""
+    for name, (_, block) in variants.RESNETS.items():
+        monkeypatch.setitem(variants.RESNETS, name, ((1, 1, 1, 1), block))
+
+
+def train_two_steps(config):
+    experiment = build(config, 400)
     state = jax.jit(experiment.init_state)(experiment.init_rng)
     step = jax.jit(
         make_train_step(
@@ -59,28 +104,71 @@ def test_config_trains_two_tiny_steps(name):
     assert int(state.step) == 2
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_resolved_config_is_the_recorded_one(name):
+@pytest.mark.parametrize("name", FILES)
+def test_config_trains_two_tiny_steps(name, short_resnets):
+    train_two_steps(shrink(load(name)))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_preset_trains_two_tiny_steps(preset):
+    train_two_steps(shrink(load(f"moco_v3:{preset}")))
+
+
+def test_every_config_takes_every_preset_or_says_why_not():
+    for name in every_name():
+        try:
+            config = load(name)
+        except ValueError as error:
+            assert "ser_layer9" in name and "this encoder has 4" in str(error)
+            continue
+        build(config, NUM_EXAMPLES[config.dataset.name])
+
+
+def test_unknown_preset_is_refused_with_a_suggestion():
+    with pytest.raises(ValueError, match="Did you mean 'equimod'"):
+        load("moco_v3:equimodd")
+    with pytest.raises(ValueError, match="did you mean 'dino'"):
+        load("digits:dinoo/ser")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_resolved_configs_are_the_recorded_ones(file):
     """Any change of any hyper-parameter shows here and in the diff of the record.
 
-    Write the records anew with `python tests/test_configs.py`.
+    Write the records anew with `PYTHONPATH=tests python tests/test_configs.py`.
     """
-    path = ROOT / "tests" / "resolved_configs" / f"{name}.json"
-    assert json.loads(path.read_text()) == resolved(name)
+    path = ROOT / "tests" / "resolved_configs" / f"{file}.json"
+    assert json.loads(path.read_text()) == resolved(file)
 
 
-def resolved(name):
+def resolved(file):
+    """The file's config in full; of its presets, what they change."""
+    plain = _flat_resolved(file)
+    record = {"config": plain, "presets": {}}
+    for name in every_name():
+        if not name.startswith(f"{file}:"):
+            continue
+        try:
+            values = _flat_resolved(name)
+        except ValueError:
+            continue
+        record["presets"][name.partition(":")[2]] = {
+            key: values.get(key, "(absent)")
+            for key in sorted(values.keys() | plain.keys())
+            if values.get(key, "(absent)") != plain.get(key, "(absent)")
+        }
+    return json.loads(json.dumps(record))
+
+
+def _flat_resolved(name):
     config = load(name)
-    sizes = {"digits": 1500, "cifar10": 50_000, "imagenet2012": 1_281_167}
-    numbers = finalize(config, sizes[config.dataset.name])
-    return json.loads(
-        json.dumps({"resolved": vars(numbers), "config": config.to_dict()})
-    )
+    numbers = finalize(config, NUM_EXAMPLES[config.dataset.name])
+    return flatten({"resolved": vars(numbers)} | config.to_dict())
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_the_paper_step_lowers_for_accelerators(platform):
-    experiment = build(load("moco_v3_ser"), 1_281_167)
+    experiment = build(load("moco_v3_ser"), NUM_EXAMPLES["imagenet2012"])
     assert experiment.config.batch_size == 2048
     mesh = sharding.make_mesh()
     assert mesh.size == 8
@@ -166,17 +254,6 @@ def test_differences_name_what_matters_and_only_that():
     assert differences(old, new.to_dict()) == ["objective.temperature: 0.2 -> 0.3"]
 
 
-def test_release_parity_preset():
-    config = base_config("moco_v3", "ser.release_parity")
-    released = build(config, 10_000).learner.regularizer
-    assert (released.equiv_grad, released.negatives, released.sampling) == (
-        "none",
-        "opposite",
-        "release",
-    )
-    assert config.regularizer.name == "ser"
-
-
 def test_registries_hold_what_their_keys_say():
     for registry in (OBJECTIVES, REGULARIZERS):
         for cls in registry.values():
@@ -184,7 +261,7 @@ def test_registries_hold_what_their_keys_say():
 
 
 if __name__ == "__main__":
-    for name in CONFIGS:
+    for name in FILES:
         path = ROOT / "tests" / "resolved_configs" / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(resolved(name), indent=1) + "\n")

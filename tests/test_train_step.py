@@ -10,6 +10,7 @@ import pytest
 from support import assert_close, real_batch, tiny_experiment
 
 from ser_jax.equivariance.base import NoRegularizer
+from ser_jax.equivariance.ser import SER
 from ser_jax.sharding import make_mesh, replicated, shard_batch
 from ser_jax.train_step import make_equiv_grad_norm, make_train_step
 
@@ -36,7 +37,7 @@ def loss_and_grad(experiment, state, batch, learner=None):
 
     def run(state, batch):
         views_rng, loss_rng = jax.random.split(experiment.step_rng)
-        views = experiment.learner.make_views(views_rng, batch)
+        views = experiment.learner.make_views(views_rng, batch, state.step)
         return jax.value_and_grad(learner.loss, has_aux=True)(
             state.variables.params, state.variables, views, loss_rng, state.step
         )
@@ -47,7 +48,7 @@ def loss_and_grad(experiment, state, batch, learner=None):
 def test_loss_equiv_trains_early_blocks_and_its_projector_and_nothing_else():
     experiment, state, batch = setup()
     learner, layer = experiment.learner, experiment.config.regularizer.layer
-    views = jax.jit(learner.make_views)(experiment.step_rng, batch)
+    views = jax.jit(learner.make_views)(experiment.step_rng, batch, 0)
 
     def equiv(params, target_params):
         variables = state.variables.replace(target_params=target_params)
@@ -92,7 +93,7 @@ def test_weight_zero_is_no_regularizer_given_the_same_views():
     # The encoder and the views stay SER's, the term is gone.
     without = dataclasses.replace(
         experiment.learner,
-        regularizer=_ViewsOnly(experiment.learner.regularizer.views),
+        regularizer=_ViewsOnly(experiment.learner.regularizer),
     )
     (plain_loss, _), plain_grads = loss_and_grad(experiment, state, batch, without)
     np.testing.assert_array_equal(loss, plain_loss)
@@ -105,7 +106,10 @@ def test_weight_zero_is_no_regularizer_given_the_same_views():
 class _ViewsOnly(NoRegularizer):
     """No term, but the views of another regularizer."""
 
-    views: tuple = ()
+    other: SER = SER()
+
+    def views(self, objective):
+        return self.other.views(objective)
 
 
 def test_grad_norm_equiv_is_that_of_the_weighted_term():
@@ -170,7 +174,7 @@ def test_one_compilation_serves_every_group_element_and_the_state_is_donated():
         views_rng, _ = jax.random.split(
             jax.random.fold_in(experiment.step_rng, state.step)
         )
-        element = make_views(views_rng, batch)["equiv/0"].element
+        element = make_views(views_rng, batch, state.step)["equiv/0"].element
         drawn.add(np.asarray(element.grid_shape).tobytes())
         previous = state
         state, metrics = jitted(state, batch)

@@ -1,11 +1,14 @@
 """How the batch is shared out, and how views are made of it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import real_batch, tiny_experiment
+from support import real_batch, tiny_config, tiny_experiment
 
+from ser_jax.experiment import build
 from ser_jax.views import equiv_count, split_rows
 
 
@@ -44,7 +47,7 @@ def test_split_rows_is_a_partition_spread_over_the_batch(batch, count):
 def test_views_cover_b1_and_b2_and_b2_shares_one_crop():
     experiment = tiny_experiment()
     batch = real_batch(experiment)
-    views = jax.jit(experiment.learner.make_views)(jax.random.key(0), batch)
+    views = jax.jit(experiment.learner.make_views)(jax.random.key(0), batch, 0)
     count = equiv_count(16, 0.5)
     shapes = {name: view.images.shape[0] for name, view in views.items()}
     assert shapes == {
@@ -73,7 +76,7 @@ def test_views_cover_b1_and_b2_and_b2_shares_one_crop():
 def test_views_depend_on_the_key_alone_and_jitter_differs_between_views():
     experiment = tiny_experiment(**{"augment.recipe": "moco_v3"})
     batch = real_batch(experiment)
-    make = jax.jit(experiment.learner.make_views)
+    make = jax.jit(functools.partial(experiment.learner.make_views, step=0))
     first, again = make(jax.random.key(0), batch), make(jax.random.key(0), batch)
     jax.tree.map(np.testing.assert_array_equal, first, again)
     other = make(jax.random.key(1), batch)
@@ -81,3 +84,79 @@ def test_views_depend_on_the_key_alone_and_jitter_differs_between_views():
     brightness = [np.asarray(view.params.brightness) for view in first.values()]
     assert not np.array_equal(brightness[0], brightness[1])
     assert not np.array_equal(brightness[2], brightness[3])
+
+
+def views_of(experiment, step=0):
+    batch = real_batch(experiment)
+    make = jax.jit(experiment.learner.make_views)
+    return make(jax.random.key(0), batch, step), batch
+
+
+def test_multi_crop_gives_small_views_and_ser_pairs_those_of_one_size():
+    experiment = tiny_experiment(**{"objective.num_local": 2})
+    views, batch = views_of(experiment)
+    assert batch["crops"]["local/1"].shape == (16, 8, 8, 3)
+    assert views["local/1"].images.shape == (8, 8, 8, 3)
+    sides = {name: views[name].group.base_side for name in views if "equiv" in name}
+    assert sides == {"equiv/0": 4, "equiv/1": 4, "equiv/2": 2, "equiv/3": 2}
+    specs = experiment.learner.regularizer.views(experiment.learner.objective.views)
+    assert [(spec.source, spec.extends) for spec in specs] == [
+        ("global/0", "global/0"),
+        ("global/0", "global/1"),
+        ("local/0", "local/0"),
+        ("local/0", "local/1"),
+    ]
+    with pytest.raises(ValueError, match="even number"):
+        tiny_experiment(**{"objective.num_local": 3})
+
+
+def test_share_schedule_turns_rows_of_b2_back_into_standard_views():
+    experiment = tiny_experiment(
+        **{"equiv_share.start": 0.0, "equiv_share.warmup_epochs": 1.0}
+    )
+    early, batch = views_of(experiment, step=0)
+    late, _ = views_of(experiment, step=13)
+    own = split_rows(jnp.asarray(batch["crops"]["global/1"]), 8)[1]
+    base = (np.asarray(own) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    assert not early["equiv/1"].active.any()
+    np.testing.assert_allclose(
+        early["equiv/1"].images[:, :16, :16], base, atol=1e-5
+    )  # the crop of global/1, unmoved
+    assert (early["equiv/1"].element.d4 == 0).all()
+    assert 0 < late["equiv/1"].active.sum() < 8
+    np.testing.assert_array_equal(late["equiv/0"].active, late["equiv/1"].active)
+    assert late["equiv/1"].element.d4[0] != 0
+
+
+def test_plain_and_rotated_views():
+    equimod = tiny_experiment("equimod", **{"augment.recipe": "moco_v3"})
+    views, batch = views_of(equimod)
+    plain = np.asarray(batch["crops"]["plain"]) / 255
+    expected = (plain - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    np.testing.assert_allclose(views["plain"].images, expected, atol=1e-5)
+    crop = next(crop for crop in equimod.crops if crop.name == "plain")
+    assert crop.centre_frac == 1.0  # small pictures have no border to spare
+
+    essl = tiny_experiment("essl", **{"augment.recipe": "moco_v3"})
+    views, batch = views_of(essl)
+    assert {crop.name for crop in essl.crops} == {"global/0", "global/1", "rot/0"}
+    assert next(c for c in essl.crops if c.name == "rot/0").scale == (0.05, 0.14)
+    for turns in range(4):
+        np.testing.assert_array_equal(
+            views[f"rot/{turns}"].images,
+            np.rot90(views["rot/0"].images, turns, axes=(1, 2)),
+        )
+
+
+def test_paired_images_share_their_colours_and_keep_their_blur():
+    experiment = build(tiny_config(regularizer="stl", **{"augment.recipe": "byol"}), 64)
+    views, _ = views_of(experiment)
+    params = views["global/1"].params
+    for name in ("jitter_on", "order", "brightness", "hue", "gray"):
+        even, odd = getattr(params, name)[::2], getattr(params, name)[1::2]
+        np.testing.assert_array_equal(even, odd)
+        assert len(np.unique(np.asarray(even), axis=0)) > 1
+    sigma = views["global/0"].params.sigma  # always on there
+    assert not np.any(sigma[::2] == sigma[1::2])
+    with pytest.raises(ValueError, match="even, got 15"):
+        build(tiny_config(regularizer="stl", batch_size=15), 64)

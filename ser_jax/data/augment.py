@@ -1,5 +1,6 @@
 """Photometric augmentation on the device: draw parameters, apply them, hand them on."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,12 +8,12 @@ import jax.numpy as jnp
 
 from ser_jax.data import colour
 from ser_jax.data.crops import CROP_PARAMS
-from ser_jax.data.recipes import Recipe
+from ser_jax.recipe import Recipe
 from ser_jax.views import AugmentParams
 
 
 def sample_params(
-    rng: jax.Array, recipe: Recipe, crop_params: jax.Array
+    rng: jax.Array, recipe: Recipe, crop_params: jax.Array, *, paired: bool = False
 ) -> AugmentParams:
     """One independent draw per image.
 
@@ -23,6 +24,8 @@ def sample_params(
         rng: Key for the whole batch.
         recipe: What to draw. Under "kornia" the images of a batch share one order.
         crop_params: `[b, 7]`, the crops the host took, passed through.
+        paired: Whether images 2i and 2i + 1 share jitter and grayscale; blur and
+            solarization stay each image's own.
 
     Returns:
         The parameters of `b` views.
@@ -44,7 +47,18 @@ def sample_params(
     sample = jax.vmap(
         functools.partial(_sample_one, recipe=recipe), in_axes=(0, order_axis, 0)
     )
-    return sample(image_rngs, order_rngs, crop_params)
+    params = sample(image_rngs, order_rngs, crop_params)
+    return _share_colours(params) if paired else params
+
+
+def _share_colours(params: AugmentParams) -> AugmentParams:
+    """Image 2i + 1 gets the jitter and grayscale of image 2i."""
+    names = ("jitter_on", "order", "brightness", "contrast", "saturation", "hue")
+    shared = {
+        name: jnp.repeat(getattr(params, name)[::2], 2, axis=0)
+        for name in (*names, "gray")
+    }
+    return dataclasses.replace(params, **shared)
 
 
 def apply_params(images: jax.Array, params: AugmentParams, recipe: Recipe) -> jax.Array:
@@ -81,7 +95,12 @@ def normalize(images: jax.Array, recipe: Recipe) -> jax.Array:
 
 
 def augment(
-    rng: jax.Array, images: jax.Array, crop_params: jax.Array, recipe: Recipe
+    rng: jax.Array,
+    images: jax.Array,
+    crop_params: jax.Array,
+    recipe: Recipe,
+    *,
+    paired: bool = False,
 ) -> tuple[jax.Array, AugmentParams]:
     """Normalised views of the host's crops, and how they were made.
 
@@ -90,6 +109,7 @@ def augment(
         images: `[b, h, w, 3]`, uint8, cropped, resized and flipped by the host.
         crop_params: `[b, 7]`, where the host took them; see `AugmentParams.crop`.
         recipe: What to draw.
+        paired: As in `sample_params`.
 
     Returns:
         The views, `[b, h, w, 3]`, float32, and their `AugmentParams`.
@@ -108,7 +128,7 @@ def augment(
             f"images and crop_params must have one row per image, got "
             f"{images.shape[0]} and {crop_params.shape[0]} rows."
         )
-    params = sample_params(rng, recipe, crop_params)
+    params = sample_params(rng, recipe, crop_params, paired=paired)
     views = apply_params(images.astype(jnp.float32) / 255.0, params, recipe)
     return normalize(views, recipe), params
 
@@ -116,7 +136,7 @@ def augment(
 def _sample_one(
     rng: jax.Array, order_rng: jax.Array, crop: jax.Array, recipe: Recipe
 ) -> AugmentParams:
-    on_rng, factor_rng, sigma_rng, threshold_rng = jax.random.split(rng, 4)
+    on_rng, factor_rng, sigma_rng, threshold_rng, turn_rng = jax.random.split(rng, 5)
     probs = (
         recipe.jitter_prob,
         recipe.gray_prob,
@@ -151,7 +171,14 @@ def _sample_one(
         sigma=jnp.where(blur_on, sigma, 0.0),
         solarize_on=solarize_on,
         solarize_threshold=jnp.where(solarize_on, threshold, 1.0),
+        quarter_turns=_sample_turns(turn_rng, recipe),
     )
+
+
+def _sample_turns(rng: jax.Array, recipe: Recipe) -> jax.Array:
+    on_rng, turns_rng = jax.random.split(rng)
+    turns = jax.random.randint(turns_rng, (), 1, 4)
+    return jnp.where(jax.random.bernoulli(on_rng, recipe.rot90_prob), turns, 0)
 
 
 def _apply_one(image: jax.Array, params: AugmentParams, recipe: Recipe) -> jax.Array:
@@ -172,4 +199,10 @@ def _apply_one(image: jax.Array, params: AugmentParams, recipe: Recipe) -> jax.A
     if recipe.solarize_prob > 0:
         solarized = colour.solarize(image, params.solarize_threshold)
         image = jnp.where(params.solarize_on, solarized, image)
+    if recipe.rot90_prob > 0:
+        image = jax.lax.switch(
+            params.quarter_turns,
+            [lambda x, k=k: jnp.rot90(x, k, axes=(1, 2)) for k in range(4)],
+            image,
+        )
     return jnp.moveaxis(image, 0, -1)  # [h, w, 3]

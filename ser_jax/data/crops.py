@@ -17,7 +17,7 @@ CROP_PARAMS = (
 
 @dataclasses.dataclass(frozen=True)
 class CropSpec:
-    """One random resized crop: what to cut from the image, and how.
+    """One crop, random and resized or central: what to cut from the image, and how.
 
     Attributes:
         name: Key of the crop in the batch.
@@ -28,6 +28,8 @@ class CropSpec:
         resample: "cv2": pixel-area averaging where the crop is at least as large as the
             output on both sides, bicubic (a = -0.75) otherwise; fast. "pil": Pillow's
             antialiased bicubic (a = -0.5), as torchvision does on PIL images.
+        centre_frac: If not 0, nothing is random: the central square is cut, its side
+            this share of the image's short side, in (0, 1], and not flipped.
     """
 
     name: str
@@ -36,6 +38,7 @@ class CropSpec:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip_prob: float = 0.5
     resample: Literal["cv2", "pil"] = "cv2"
+    centre_frac: float = 0.0
 
     def __post_init__(self):
         """Refuses impossible bounds."""
@@ -47,6 +50,11 @@ class CropSpec:
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(
                 f"crop {self.name!r}: ratio must be 0 < low <= high, got {self.ratio}"
+            )
+        if not 0 <= self.centre_frac <= 1:
+            raise ValueError(
+                f"crop {self.name!r}: centre_frac is a share of the short side, in "
+                f"(0, 1], or 0 for a random crop; got {self.centre_frac}"
             )
         if self.resample not in ("cv2", "pil"):
             raise ValueError(

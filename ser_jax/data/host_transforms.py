@@ -100,6 +100,37 @@ def sample_box(
     )
 
 
+def centre_box(height: int, width: int, frac: float) -> tuple[int, int, int, int]:
+    """The central square whose side is a share of the short side.
+
+    Args:
+        height: Height of the image, px.
+        width: Width of the image, px.
+        frac: The share, in (0, 1].
+
+    Returns:
+        (top, left, side, side), px.
+    """
+    side = max(1, round(frac * min(height, width)))
+    return (height - side) // 2, (width - side) // 2, side, side
+
+
+def _shared_box(
+    rng: np.random.Generator, height: int, width: int, spec: CropSpec
+) -> tuple[int, int, int, int]:
+    """A box drawn in shares of the image, so that images of any shape can share it."""
+    unit = 1 << 16
+    top, left, h, w = sample_box(rng, unit, unit, spec)
+    crop_height = max(1, round(h * height / unit))
+    crop_width = max(1, round(w * width / unit))
+    return (
+        min(round(top * height / unit), height - crop_height),
+        min(round(left * width / unit), width - crop_width),
+        crop_height,
+        crop_width,
+    )
+
+
 def _resize(image: np.ndarray, size_px: int, resample: str) -> np.ndarray:
     if resample == "pil":
         resized = Image.fromarray(image).resize(
@@ -117,13 +148,16 @@ def _resize(image: np.ndarray, size_px: int, resample: str) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class RandomCrops(grain.transforms.RandomMap):
-    """Several random resized crops of one image, decoded once.
+    """Several crops of one image, decoded once.
 
     Attributes:
         specs: One entry per crop; their names are the keys of what comes out.
+        pair_seed: If given, images 2i and 2i + 1 of the stream share their boxes, in
+            shares of the image; flips stay each image's own. The seed of those boxes.
     """
 
     specs: tuple[CropSpec, ...]
+    pair_seed: int | None = None
 
     def random_map(
         self, example: dict[str, Any], rng: np.random.Generator
@@ -131,7 +165,8 @@ class RandomCrops(grain.transforms.RandomMap):
         """The crops and how each was cut.
 
         Args:
-            example: `image` (encoded bytes) and `index`; the label is dropped.
+            example: `image` (encoded bytes), `index` and, if images are paired,
+                `position` in the stream; the label is dropped.
             rng: The only source of randomness.
 
         Returns:
@@ -144,9 +179,18 @@ class RandomCrops(grain.transforms.RandomMap):
         image = decode_image(example["image"])
         height, width = image.shape[:2]
         crops, params = {}, {}
+        sample, box_rng = sample_box, rng
+        if self.pair_seed is not None:
+            sample = _shared_box
+            pair = int(example["position"]) // 2
+            box_rng = np.random.default_rng((self.pair_seed, pair))
         for spec in self.specs:
-            box = top, left, h, w = sample_box(rng, height, width, spec)
-            flip = rng.random() < spec.flip_prob
+            if spec.centre_frac:
+                box, flip = centre_box(height, width, spec.centre_frac), False
+            else:
+                box = sample(box_rng, height, width, spec)
+                flip = rng.random() < spec.flip_prob
+            top, left, h, w = box
             crop = _resize(
                 image[top : top + h, left : left + w], spec.size_px, spec.resample
             )

@@ -65,6 +65,7 @@ def train_loader(
         .seed(seed)
         .shuffle()
         .repeat()
+        .map_with_index(_with_position)
         # Before the rows are picked: the rng is keyed by the global position, so that
         # any number of processes makes the same images.
         .random_map(functools.partial(_apply, transform.random_map, source))
@@ -177,6 +178,10 @@ def _local_batch_size(batch_size: int, process_index: int, process_count: int) -
             f"process_index must be in [0, {process_count}), got {process_index}"
         )
     return batch_size // process_count
+
+
+def _with_position(position: int, record: dict[str, Any]) -> dict[str, Any]:
+    return record | {"position": position}
 
 
 def _apply(

@@ -1,15 +1,17 @@
 """From the host's uint8 crops to the views that a step trains on, on device."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import optax
 
 from ser_jax.data.augment import augment
-from ser_jax.data.recipes import Recipe
 from ser_jax.equivariance.geometry import act_on_image
-from ser_jax.equivariance.group import Element, Group
+from ser_jax.equivariance.group import IDENTITY, Element, Group
+from ser_jax.recipe import Recipe
 from ser_jax.views import View, ViewSpec, equiv_count, split_rows
 
 
@@ -22,16 +24,24 @@ class ViewMaker:
         recipes: Photometric recipe of each of them.
         share: Share of the batch for views that extend another.
         patch_size: Pixels a side of the encoder's patch.
-        group: Group of the geometric views, if there are any.
+        make_group: Base grid's side in patches -> group of the geometric views.
+        share_factor: Factor on the share by step, in [0, 1]; None for 1 throughout.
+            Shapes do not change with it: the rows of b2 it leaves out become standard
+            views again, on the same canvases, and take no part in the term.
+        paired: Whether images 2i and 2i + 1 share their colours.
     """
 
     specs: tuple[ViewSpec, ...]
     recipes: tuple[Recipe, ...]
     share: float
     patch_size: int
-    group: Group | None
+    make_group: Callable[[int], Group | None]
+    share_factor: optax.Schedule | None = None
+    paired: bool = False
 
-    def __call__(self, rng: jax.Array, batch: Mapping[str, Any]) -> dict[str, View]:
+    def __call__(
+        self, rng: jax.Array, batch: Mapping[str, Any], step: jax.Array
+    ) -> dict[str, View]:
         """Augments a batch.
 
         Args:
@@ -39,6 +49,7 @@ class ViewMaker:
                 the same on any number of devices.
             batch: `crops`: name -> `[b, s, s, 3]`, uint8; `crop_params`: name ->
                 `[b, 7]`, float32.
+            step: Optimizer step, `[]`, int32.
 
         Returns:
             View name -> view. A view that another one extends covers b1, the extending
@@ -46,44 +57,72 @@ class ViewMaker:
         """
         photo_rng, element_rng = jax.random.split(rng)
         extended = {spec.extends for spec in self.specs if spec.extends}
-        elements = self._sample_elements(element_rng, batch)
-        views = {}
+        batch_size = jax.tree.leaves(batch["crops"])[0].shape[0]
+        count = equiv_count(batch_size, self.share) if extended else 0
+        active = self._active(count, step)
+        views: dict[str, View] = {}
+        num_geometric = 0
         for i, (spec, recipe) in enumerate(zip(self.specs, self.recipes, strict=True)):
-            images, crop = (
-                batch["crops"][spec.source],
-                batch["crop_params"][spec.source],
-            )
-            if spec.extends or spec.name in extended:
-                count = equiv_count(images.shape[0], self.share)
-                part = 1 if spec.extends else 0
-                images, crop = (split_rows(x, count)[part] for x in (images, crop))
+            if spec.copy_of:
+                original = views[spec.copy_of]
+                turned = jnp.rot90(original.images, spec.quarter_turns, axes=(1, 2))
+                views[spec.name] = dataclasses.replace(original, images=turned)
+                continue
+            images, crop = _crops(batch, spec.source)
+            if spec.extends:
+                images, crop = (split_rows(x, count)[1] for x in (images, crop))
+                if self.share_factor is not None and spec.source != spec.extends:
+                    own = [split_rows(x, count)[1] for x in _crops(batch, spec.extends)]
+                    images, crop = _choose(active, [images, crop], own)
+            elif spec.name in extended:
+                images, crop = (split_rows(x, count)[0] for x in (images, crop))
             images, params = augment(
-                jax.random.fold_in(photo_rng, i), images, crop, recipe
+                jax.random.fold_in(photo_rng, i),
+                images,
+                crop,
+                recipe,
+                paired=self.paired,
             )
             if not spec.geometric:
-                views[spec.name] = View(images, params)
+                views[spec.name] = View(images, params, recipe)
                 continue
-            assert self.group is not None  # SER and its like bring one
-            element = elements[spec.name]
+            pair, member = divmod(num_geometric, 2)
+            num_geometric += 1
+            group = self.make_group(images.shape[1] // self.patch_size)
+            assert group is not None  # SER and its like bring one
+            pair_rng = jax.random.fold_in(element_rng, pair)
+            element = group.sample_pair(pair_rng, count)[member]
+            if self.share_factor is not None:
+                base = Element(
+                    jnp.full_like(element.d4, IDENTITY),
+                    jnp.full_like(element.grid_shape, group.base_side),
+                )
+                element = _choose(active, element, base)
             canvas = act_on_image(
                 images,
                 element,
                 patch_size=self.patch_size,
-                max_side=self.group.max_side,
+                max_side=group.max_side,
             )
-            views[spec.name] = View(canvas, params, element, self.group)
+            views[spec.name] = View(canvas, params, recipe, element, group, active)
         return views
 
-    def _sample_elements(
-        self, rng: jax.Array, batch: Mapping[str, Any]
-    ) -> dict[str, Element]:
-        """Elements of the geometric views, drawn pair by pair."""
-        names = [spec.name for spec in self.specs if spec.geometric]
-        if self.group is None or not names:
-            return {}
-        b = jax.tree.leaves(batch["crops"])[0].shape[0]
-        count = equiv_count(b, self.share)
-        drawn: list[Element] = []
-        for pair_rng in jax.random.split(rng, len(names) // 2):
-            drawn.extend(self.group.sample_pair(pair_rng, count))
-        return dict(zip(names, drawn, strict=True))
+    def _active(self, count: int, step: jax.Array) -> jax.Array:
+        """Which rows of b2 take part in the term at this step, `[count]`, bool."""
+        if self.share_factor is None:
+            return jnp.ones(count, bool)
+        return jnp.arange(count) < jnp.round(self.share_factor(step) * count)
+
+
+def _crops(batch: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+    return batch["crops"][name], batch["crop_params"][name]
+
+
+def _choose(active: jax.Array, yes: Any, no: Any) -> Any:
+    """`yes` where a row is active, else `no`; pytrees of `[b, ...]`."""
+
+    def choose(a, b):
+        mask = active.reshape(-1, *(1 for _ in a.shape[1:]))
+        return jnp.where(mask, a, b)
+
+    return jax.tree.map(choose, yes, no)

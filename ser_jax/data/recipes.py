@@ -7,89 +7,7 @@ import dataclasses
 import difflib
 from typing import Literal
 
-Range = tuple[float, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """Probabilities and ranges of the photometric augmentation of one view.
-
-    The operations run in this order: colour jitter, grayscale, blur, solarize,
-    normalise. One whose probability is 0 costs nothing: it is not compiled.
-
-    Attributes:
-        jitter_prob: Probability that the four colour operations apply, in [0, 1].
-        brightness: Half-width of the factor's range around 1, in [0, 1].
-        contrast: As `brightness`.
-        saturation: As `brightness`.
-        hue: Half-width of the shift around 0, in turns of the colour circle, [0, 0.5].
-        gray_prob: Probability of grayscale.
-        blur_prob: Probability of the Gaussian blur.
-        blur_sigma: Range of the blur's standard deviation in pixels.
-        blur_taps: Width of the blur kernel in pixels, odd.
-        solarize_prob: Probability of solarization.
-        solarize_threshold: Range of the threshold; values at or above become 1 - value.
-            0.5 inverts the same 8-bit levels as 128, the usual integer threshold.
-        colour: Whose definitions of the colour operations: "torchvision" draws an
-            order of the four per image, "kornia" one per batch. See `colour.adjust`.
-        mean: Mean subtracted from each channel at the end.
-        std: Divisor of each channel at the end.
-
-    Raises:
-        ValueError: If a value is out of its range.
-    """
-
-    jitter_prob: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    gray_prob: float = 0.0
-    blur_prob: float = 0.0
-    blur_sigma: Range = (0.1, 2.0)
-    blur_taps: int = 23
-    solarize_prob: float = 0.0
-    solarize_threshold: Range = (0.5, 0.5)
-    colour: Literal["torchvision", "kornia"] = "torchvision"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-
-    def __post_init__(self):
-        """Checks every value against its range."""
-        for name in ("jitter_prob", "gray_prob", "blur_prob", "solarize_prob"):
-            _check_within(name, getattr(self, name), 1.0, "a probability")
-        for name in ("brightness", "contrast", "saturation"):
-            _check_within(name, getattr(self, name), 1.0, "0.4 draws from [0.6, 1.4]")
-        _check_within("hue", self.hue, 0.5, "half a turn reaches every colour")
-        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
-            raise ValueError(
-                f"blur_sigma must be (low, high) in pixels with 0 < low <= high, got "
-                f"{self.blur_sigma}. To switch the blur off set blur_prob=0."
-            )
-        if self.blur_taps < 1 or self.blur_taps % 2 == 0:
-            raise ValueError(
-                f"blur_taps must be odd and positive, got {self.blur_taps}: the kernel "
-                "needs a centre pixel. Take the next odd number."
-            )
-        if not 0 <= self.solarize_threshold[0] <= self.solarize_threshold[1] <= 1:
-            raise ValueError(
-                f"solarize_threshold must be (low, high) with 0 <= low <= high <= 1, "
-                f"got {self.solarize_threshold}. Divide an 8-bit threshold by 256."
-            )
-        if self.colour not in ("torchvision", "kornia"):
-            raise ValueError(
-                f"colour must be 'torchvision' or 'kornia', got {self.colour!r}."
-            )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(
-                "mean and std must hold one value for each of red, green, blue, std > "
-                f"0; got mean={self.mean}, std={self.std}."
-            )
-
-
-def _check_within(name: str, value: float, high: float, hint: str) -> None:
-    if not 0 <= value <= high:
-        raise ValueError(f"{name} must be in [0, {high:g}] ({hint}), got {value}.")
+from ser_jax.recipe import Range, Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +79,8 @@ def recipe(name: str, view: str, size_px: int) -> Recipe:
     Args:
         name: "moco_v3", "barlow_twins", "byol", "dino", "dino_2view", "simclr",
             "simclr_cifar10", "augself", "ser", "digits" or "plain" (only normalises).
-        view: "global/0", "global/1" or "local/<i>".
+        view: "global/0", "global/1" or "local/<i>"; "rot/<i>" (as global/1, without
+            solarization: SER's E-SSL); "plain" (only normalised, whatever the recipe).
         size_px: Side of the view; sets the width of the blur kernel (23 taps at 224).
 
     Returns:
@@ -178,6 +97,8 @@ def recipe(name: str, view: str, size_px: int) -> Recipe:
         that blur with Pillow use its approximation; here every Gaussian is a kernel.
     """
     row, column = _row(name), _column(view)
+    if view == "plain":
+        return Recipe(mean=row.mean, std=row.std)
     brightness, contrast, saturation, hue = row.jitter
     return Recipe(
         jitter_prob=row.jitter_prob,
@@ -188,7 +109,7 @@ def recipe(name: str, view: str, size_px: int) -> Recipe:
         gray_prob=row.gray_prob,
         blur_prob=row.blur_prob[column],
         blur_taps=row.blur_taps or max(3, size_px // 10 | 1),  # odd
-        solarize_prob=row.solarize_prob[column],
+        solarize_prob=0.0 if view.startswith("rot/") else row.solarize_prob[column],
         solarize_threshold=row.solarize_threshold,
         colour=row.colour,
         mean=row.mean,
@@ -209,8 +130,9 @@ def crop_scale(name: str, view: str) -> Range:
     Raises:
         ValueError: If the name or the view is unknown.
     """
-    row, column = _row(name), _column(view)
-    return row.local_crop_scale if column == 2 else row.crop_scale
+    row = _row(name)
+    small = _column(view) == 2 or view.startswith("rot/")
+    return row.local_crop_scale if small else row.crop_scale
 
 
 def _row(name: str) -> _Row:
@@ -228,9 +150,11 @@ def _column(view: str) -> int:
     kind, _, index = view.partition("/")
     if view in ("global/0", "global/1"):
         return int(index)
-    if kind == "local" and index.isdecimal():
-        return 2
+    if kind in ("local", "rot") and index.isdecimal():
+        return 2 if kind == "local" else 1
+    if view == "plain":
+        return 0
     raise ValueError(
-        f"view must be 'global/0', 'global/1' or 'local/<i>' such as 'local/0', got "
-        f"{view!r}."
+        "view must be 'global/0', 'global/1', 'plain', 'local/<i>' such as 'local/0', "
+        f"or 'rot/<i>'; got {view!r}."
     )

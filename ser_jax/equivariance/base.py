@@ -31,8 +31,12 @@ class Regularizer(Protocol):
         ...
 
     @property
-    def views(self) -> tuple[ViewSpec, ...]:
-        """Views wanted beside the objective's."""
+    def paired(self) -> bool:
+        """Whether images 2i and 2i + 1 of the batch share crop and colours."""
+        ...
+
+    def views(self, objective: tuple[ViewSpec, ...]) -> tuple[ViewSpec, ...]:
+        """Views wanted beside those of the objective."""
         ...
 
     @property
@@ -41,7 +45,12 @@ class Regularizer(Protocol):
         ...
 
     @property
-    def cls_layer(self) -> int:
+    def cls_layers(self) -> tuple[int, ...]:
+        """Encoder layers whose class tokens it reads."""
+        ...
+
+    @property
+    def cls_insert(self) -> int:
         """After how many blocks the encoder's class token should join."""
         ...
 
@@ -50,9 +59,10 @@ class Regularizer(Protocol):
         ...
 
     def make_heads(self) -> nn.Module | None:
-        """Linen module called as `heads(student, target, train)`, or None.
+        """Linen module called as `heads(student, target, views, train)`, or None.
 
-        It maps the two dicts of encoder outputs to whatever `loss` wants.
+        It maps two dicts of encoder outputs (the target's is empty without a target
+        network) and the dict of views to whatever `loss` wants.
         """
         ...
 
@@ -77,9 +87,14 @@ class NoRegularizer:
 
     weight: ClassVar[float] = 0.0
     share: ClassVar[float] = 0.0
-    views: ClassVar[tuple[ViewSpec, ...]] = ()
+    paired: ClassVar[bool] = False
     grid_layers: ClassVar[tuple[int, ...]] = ()
-    cls_layer: ClassVar[int] = 0
+    cls_layers: ClassVar[tuple[int, ...]] = ()
+    cls_insert: ClassVar[int] = 0
+
+    def views(self, objective: tuple[ViewSpec, ...]) -> tuple[ViewSpec, ...]:
+        """No views of its own."""
+        return ()
 
     def make_group(self, base_side: int) -> None:
         """No geometric views."""

@@ -32,6 +32,37 @@ def cubic_kernel(distance: jax.Array) -> jax.Array:
     return jnp.where(t <= 1, near, jnp.where(t < 2, far, 0.0))
 
 
+def linear_kernel(distance: jax.Array) -> jax.Array:
+    """Linear interpolation.
+
+    Args:
+        distance: Distance from the sample in input cells, `[...]`, float32.
+
+    Returns:
+        Weight of the sample, `[...]`, float32.
+    """
+    return jnp.maximum(1 - jnp.abs(distance), 0.0)
+
+
+def nearest_kernel(distance: jax.Array) -> jax.Array:
+    """Nearest cell; of two as near, the later one.
+
+    Args:
+        distance: Signed distance from the sample in input cells, `[...]`, float32.
+
+    Returns:
+        1 for the nearest sample, else 0, `[...]`, float32.
+    """
+    return ((distance >= -0.5) & (distance < 0.5)).astype(jnp.float32)
+
+
+KERNELS = {
+    "bicubic": cubic_kernel,
+    "bilinear": linear_kernel,
+    "nearest": nearest_kernel,
+}
+
+
 def resize_operator(
     num_in: jax.Array | int,
     num_out: jax.Array | int,
@@ -40,8 +71,9 @@ def resize_operator(
     *,
     flip: jax.Array | bool = False,
     step: jax.Array | None = None,
+    kernel: str = "bicubic",
 ) -> jax.Array:
-    """Matrix that resizes one axis bicubically and, if asked, reverses it.
+    """Matrix that resizes one axis and, if asked, reverses it.
 
     Half-pixel centres, no antialiasing, border cells repeated: PyTorch's
     `interpolate(mode="bicubic", align_corners=False)`.
@@ -53,6 +85,7 @@ def resize_operator(
         max_out: Static length of the axis after.
         flip: Whether the result is reversed, `[...]`, bool.
         step: Input cells per output cell, `[...]`, float32; num_in / num_out if None.
+        kernel: Name in `KERNELS`.
 
     Returns:
         `[..., max_out, max_in]`, float32. Rows past `num_out` and columns past `num_in`
@@ -69,7 +102,7 @@ def resize_operator(
     base = jnp.floor(centre)
     taps = (
         jax.nn.one_hot(jnp.clip(base.astype(jnp.int32) + offset, 0, num_in - 1), max_in)
-        * cubic_kernel(centre - (base + offset))[..., None]
+        * KERNELS[kernel](centre - (base + offset))[..., None]
         for offset in (-1, 0, 1, 2)
     )
     return jnp.where((out < num_out)[..., None], sum(taps), 0.0)
@@ -134,7 +167,12 @@ def slots_to_canvas(tokens: jax.Array, grid_shape: jax.Array, side: int) -> jax.
 
 
 def _act(
-    canvas: jax.Array, in_shape: jax.Array, d4: jax.Array, out_shape: jax.Array, m: int
+    canvas: jax.Array,
+    in_shape: jax.Array,
+    d4: jax.Array,
+    out_shape: jax.Array,
+    m: int,
+    kernel: str,
 ) -> jax.Array:
     """Applies D4, then a resize, to pictures in the corner of `canvas` [b, h, w, d].
 
@@ -150,8 +188,12 @@ def _act(
         jnp.where(transpose, flip_rows, flip_cols),
     )
     max_rows, max_cols = canvas.shape[1:3]
-    row_op = resize_operator(in_shape[:, 0], rows_out, max_rows, m, flip=flip_rows)
-    col_op = resize_operator(in_shape[:, 1], cols_out, max_cols, m, flip=flip_cols)
+    row_op = resize_operator(
+        in_shape[:, 0], rows_out, max_rows, m, flip=flip_rows, kernel=kernel
+    )
+    col_op = resize_operator(
+        in_shape[:, 1], cols_out, max_cols, m, flip=flip_cols, kernel=kernel
+    )
     # fp32 at full precision: a resize is arithmetic on pixels, not a layer.
     canvas = canvas.astype(jnp.float32)
     canvas = jnp.einsum("brh,bhwd->brwd", row_op, canvas, precision="highest")
@@ -179,11 +221,17 @@ def act_on_image(
     """
     in_shape = jnp.broadcast_to(jnp.array(images.shape[1:3]), element.grid_shape.shape)
     out_shape = element.grid_shape * patch_size
-    return _act(images, in_shape, element.d4, out_shape, max_side * patch_size)
+    side = max_side * patch_size
+    return _act(images, in_shape, element.d4, out_shape, side, "bicubic")
 
 
 def act_on_grid(
-    tokens: jax.Array, grid_shape: jax.Array, element: Element, *, max_side: int
+    tokens: jax.Array,
+    grid_shape: jax.Array,
+    element: Element,
+    *,
+    max_side: int,
+    kernel: str = "bicubic",
 ) -> jax.Array:
     """Token grids moved by their group elements: rho_g.
 
@@ -192,6 +240,7 @@ def act_on_grid(
         grid_shape: (rows, columns) of each grid before, `[b, 2]`, int32.
         element: One element an image, `[b]`.
         max_side: Longest side of any grid before or after, in tokens.
+        kernel: How resizing interpolates, a name in `KERNELS`.
 
     Returns:
         Tokens in the slots of `element.grid_shape`, `[b, n, d]`, float32; padding slots
@@ -201,5 +250,5 @@ def act_on_grid(
         SER (arXiv 2603.06693), Sec. 3: rho_g on the feature map.
     """
     canvas = slots_to_canvas(tokens, grid_shape, max_side)  # [b, s, s, d]
-    canvas = _act(canvas, grid_shape, element.d4, element.grid_shape, max_side)
+    canvas = _act(canvas, grid_shape, element.d4, element.grid_shape, max_side, kernel)
     return canvas_to_slots(canvas, element.grid_shape, tokens.shape[1])

@@ -110,19 +110,24 @@ class Group:
         base_side: Tokens a side of the untouched square picture.
         area_range: Range of the resized grid's area, as a fraction of the base grid's.
         aspect_range: Range of rows / columns, drawn log-uniformly.
+        rotations: Whether quarter turns are drawn.
+        flips: Whether left-right flips are drawn.
         sampling: "independent": every image and view draws its own element from the
             whole group. "release": as the authors' code, one grid shape and number of
             quarter turns per view for the whole batch, and 180-degree turn and flip per
             image, complementary between the two views; the relative element is then
-            always one of the four reflections.
+            always one of the four reflections. It draws from the whole group.
 
     Raises:
-        ValueError: If a range is not positive and increasing or `sampling` is unknown.
+        ValueError: If a range is not positive and increasing, a name is unknown, or
+            "release" is asked of a part of the group.
     """
 
     base_side: int
     area_range: tuple[float, float] = (0.7, 1.3)
     aspect_range: tuple[float, float] = (3 / 4, 4 / 3)
+    rotations: bool = True
+    flips: bool = True
     sampling: str = "independent"
 
     def __post_init__(self):
@@ -134,6 +139,11 @@ class Group:
         if self.sampling not in ("independent", "release"):
             raise ValueError(
                 f"sampling must be 'independent' or 'release', got {self.sampling!r}."
+            )
+        if self.sampling == "release" and not (self.rotations and self.flips):
+            raise ValueError(
+                "sampling 'release' draws rotations and flips as one; to leave one of "
+                "them out use sampling 'independent'."
             )
 
     @property
@@ -189,9 +199,17 @@ class Group:
         views = []
         for view_rng in jax.random.split(rng):
             d4_rng, grid_rng = jax.random.split(view_rng)
-            d4 = jax.random.randint(d4_rng, (batch,), 0, 8)
+            chosen = jnp.asarray(self._drawn_d4)
+            d4 = chosen[jax.random.randint(d4_rng, (batch,), 0, len(chosen))]
             views.append(Element(d4, self.sample_grid_shape(grid_rng, (batch,))))
         return views[0], views[1]
+
+    @property
+    def _drawn_d4(self) -> tuple[int, ...]:
+        """Elements of D4 that are drawn: a subgroup."""
+        turns = QUARTER_TURNS if self.rotations else (IDENTITY,)
+        flips = (IDENTITY, HFLIP) if self.flips else (IDENTITY,)
+        return tuple(sorted(_compose(turn, flip) for turn in turns for flip in flips))
 
     def _sample_release(self, rng: jax.Array, batch: int) -> tuple[Element, Element]:
         flag_rng, *view_rngs = jax.random.split(rng, 3)

@@ -28,7 +28,7 @@ def make_online_knn(
     """A probe to call now and then.
 
     Args:
-        embed: `(encoder params, images [b, h, w, 3] uint8) -> features [b, d]`.
+        embed: `(encoder variables, images [b, h, w, 3] uint8) -> features [b, d]`.
         train_source: Labelled records whose features are the bank.
         eval_source: Labelled records to classify.
         transform: Host transform of both.
@@ -39,7 +39,7 @@ def make_online_knn(
         temperature: See `knn_predict`.
 
     Returns:
-        `params -> {"knn_accuracy": share of eval_source classified right}`.
+        `variables -> {"knn_accuracy": share of eval_source classified right}`.
     """
     jitted = make_embed(embed, mesh)
 

@@ -39,8 +39,9 @@ def step_flops(learner: Learner, batch_size: int) -> StepFlops:
     """FLOPs of one step, from shapes alone: 2 for each multiply-add.
 
     Args:
-        learner: A ViT under MoCo v3, with SER (its term trained through the queries) or
-            no regularizer. Recomputation (`remat`) is not counted.
+        learner: A ViT under MoCo v3 without local views, with SER (one layer, both
+            directions, its term trained through the queries) or no regularizer.
+            Recomputation (`remat`) is not counted.
         batch_size: Global batch size.
 
     Returns:
@@ -54,13 +55,13 @@ def step_flops(learner: Learner, batch_size: int) -> StepFlops:
     if not (
         isinstance(vit, ViT)
         and isinstance(objective, MoCoV3)
-        and isinstance(regularizer, NoRegularizer | SER)
-        and getattr(regularizer, "equiv_grad", "query") == "query"
+        and objective.num_local == 0
+        and (isinstance(regularizer, NoRegularizer) or _is_plain_ser(regularizer))
     ):
         raise ValueError(
-            "the hand count knows a ViT under MoCo v3 with SER (equiv_grad 'query') or "
-            f"no regularizer, not {vit}, {objective}, {regularizer}; count "
-            "the program with count_flops."
+            "the hand count knows a ViT under MoCo v3 without local views, with SER "
+            "(one layer, both directions, equiv_grad 'query') or no regularizer, not "
+            f"{vit}, {objective}, {regularizer}; count the program with count_flops."
         )
     images = _VIEWS * batch_size
     num_tokens = (vit.image_size // vit.patch_size) ** 2
@@ -78,11 +79,20 @@ def step_flops(learner: Learner, batch_size: int) -> StepFlops:
     return StepFlops({part: 2 * value for part, value in macs.items()})
 
 
+def _is_plain_ser(regularizer: object) -> bool:
+    return (
+        isinstance(regularizer, SER)
+        and not regularizer.layers
+        and regularizer.directions == "both"
+        and regularizer.equiv_grad == "query"
+    )
+
+
 def _encoder_macs(vit: ViT, num_tokens: int) -> tuple[int, int]:
     """Of one image: by the student (forward and backward), by the target (forward)."""
     embed = num_tokens * 3 * vit.patch_size**2 * vit.width
-    early = vit.cls_layer * _block_macs(vit, num_tokens)
-    late = (vit.depth - vit.cls_layer) * _block_macs(vit, num_tokens + 1)
+    early = vit.cls_insert * _block_macs(vit, num_tokens)
+    late = (vit.depth - vit.cls_insert) * _block_macs(vit, num_tokens + 1)
     # Pixels take no gradient, and a frozen embedding's weights neither.
     embed_backward = 0 if vit.freeze_patch_embed else embed
     forward = embed + early + late

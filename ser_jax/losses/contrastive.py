@@ -39,3 +39,25 @@ def info_nce(
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     correct = (jnp.argmax(logits, axis=1) == labels).astype(jnp.float32)
     return 2 * temperature * loss, correct
+
+
+def symmetric_info_nce(
+    first: jax.Array, second: jax.Array, *, temperature: float
+) -> tuple[jax.Array, jax.Array]:
+    """`info_nce` both ways: each of a pair against the other, held constant.
+
+    Args:
+        first: `[b, d]`, any float dtype.
+        second: `[b, d]`, any float dtype; row i belongs to row i of `first`.
+        temperature: Softmax temperature, > 0.
+
+    Returns:
+        Sum of the two losses per row, `[b]`, float32, and the mean over both ways of
+        whether the counterpart is the closest, `[b]`, float32.
+
+    Raises:
+        ValueError: If the shapes are not both `[b, d]`.
+    """
+    there, there_correct = info_nce(first, second, temperature=temperature)
+    back, back_correct = info_nce(second, first, temperature=temperature)
+    return there + back, (there_correct + back_correct) / 2

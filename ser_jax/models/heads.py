@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ser_jax.losses.patch_ntxent import l2_normalize
+
 
 def batch_norm(*, train: bool, affine: bool, name: str) -> nn.BatchNorm:
     """BatchNorm over the global batch, in float32.
@@ -30,21 +32,28 @@ def batch_norm(*, train: bool, affine: bool, name: str) -> nn.BatchNorm:
 
 
 class BatchNormMlp(nn.Module):
-    """Linear layers without bias, BatchNorm and ReLU between; last BatchNorm plain.
+    """Linear layers with BatchNorm and ReLU between; a plain BatchNorm at the end.
 
     Attributes:
         hidden_dim: Width of the hidden layers.
         output_dim: Width of the output.
         num_layers: Number of linear layers.
+        hidden_bias: Whether hidden layers have a bias. The BatchNorm after them takes
+            it out again; BYOL's have one.
+        last_batch_norm: Whether it ends in a BatchNorm without scale and shift.
 
     Reference:
         MoCo v3 (arXiv 2104.02057), Sec. 3 and released `_build_mlp`: projector with 3
         layers, predictor with 2, both ending in a BatchNorm without scale and shift.
+        The same projector serves SimCLR. Barlow Twins (arXiv 2103.03230) and BYOL
+        (arXiv 2006.07733) end in the linear layer.
     """
 
     hidden_dim: int
     output_dim: int
     num_layers: int
+    hidden_bias: bool = False
+    last_batch_norm: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -58,11 +67,85 @@ class BatchNormMlp(nn.Module):
             `[b, output_dim]`, float32.
         """
         for i in range(1, self.num_layers):
-            x = nn.Dense(self.hidden_dim, use_bias=False, name=f"fc{i}")(x)
+            x = nn.Dense(self.hidden_dim, use_bias=self.hidden_bias, name=f"fc{i}")(x)
             x = nn.relu(batch_norm(train=train, affine=True, name=f"bn{i}")(x))
         last = self.num_layers
         x = nn.Dense(self.output_dim, use_bias=False, name=f"fc{last}")(x)
+        if not self.last_batch_norm:
+            return x
         return batch_norm(train=train, affine=False, name=f"bn{last}")(x)
+
+
+class DinoMlp(nn.Module):
+    """Linear layers with GELU between, then unit length: DINO's bottleneck.
+
+    Attributes:
+        hidden_dim: Width of the hidden layers.
+        bottleneck_dim: Width of the output.
+        num_layers: Number of linear layers.
+        use_batch_norm: Whether a BatchNorm stands before each GELU.
+
+    Reference:
+        DINO (arXiv 2104.14294), Sec. 3.1 and App. C.
+    """
+
+    hidden_dim: int
+    bottleneck_dim: int
+    num_layers: int
+    use_batch_norm: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Embeds features.
+
+        Args:
+            x: `[b, d]`.
+            train: Whether BatchNorm uses the batch's statistics.
+
+        Returns:
+            Unit vectors, `[b, bottleneck_dim]`, float32.
+        """
+
+        def dense(features: int, i: int) -> nn.Dense:
+            # The original truncates at 100 standard deviations: a normal.
+            kernel_init = nn.initializers.normal(0.02)
+            return nn.Dense(features, kernel_init=kernel_init, name=f"fc{i}")
+
+        for i in range(1, self.num_layers):
+            x = dense(self.hidden_dim, i)(x)
+            if self.use_batch_norm:
+                x = batch_norm(train=train, affine=True, name=f"bn{i}")(x)
+            x = nn.gelu(x, approximate=False)
+        return l2_normalize(dense(self.bottleneck_dim, self.num_layers)(x))
+
+
+class Prototypes(nn.Module):
+    """Linear layer without bias whose prototypes have a direction and a gain apart.
+
+    Attributes:
+        num_prototypes: Width k of the output.
+        unit_gain: Whether every gain is fixed to 1; if not, the gain is a parameter,
+            `[1, k]`: a matrix, so that weight decay takes it for one, as in the
+            original.
+
+    Reference:
+        DINO (arXiv 2104.14294), App. C: `norm_last_layer`.
+    """
+
+    num_prototypes: int
+    unit_gain: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns logits `[b, k]`, float32, from unit vectors `[b, d]`."""
+        uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+        shape = (x.shape[-1], self.num_prototypes)
+        direction = self.param("direction", uniform, shape)  # [d, k]
+        kernel = l2_normalize(direction.T).T
+        if not self.unit_gain:
+            # On the kernel, not on the logits: the backward pass keeps no [b, k] array.
+            kernel *= self.param("gain", nn.initializers.ones, (1, self.num_prototypes))
+        return x @ kernel
 
 
 class TokenProjector(nn.Module):

@@ -1,8 +1,11 @@
-"""Named sizes of the ViT."""
+"""Encoders of named sizes."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
+
+from ser_jax.models.resnet import ResNet
 from ser_jax.models.vit import ViT
 
 # width, depth, heads
@@ -12,6 +15,51 @@ VARIANTS: Mapping[str, tuple[int, int, int]] = {
     "B": (768, 12, 12),
     "L": (1024, 24, 16),
 }
+
+# stage sizes, block
+RESNETS: dict[str, tuple[tuple[int, ...], str]] = {
+    "resnet18": ((2, 2, 2, 2), "basic"),
+    "resnet50": ((3, 4, 6, 3), "bottleneck"),
+}
+
+
+def make_encoder(
+    variant: str, *, cls_insert: int, small_images: bool, **attributes: Any
+) -> nn.Module:
+    """Encoder of a named size.
+
+    Args:
+        variant: A ViT's, see `make_vit`, or "resnet18" or "resnet50".
+        cls_insert: Where a ViT's class token joins; a ResNet has none.
+        small_images: Whether a ResNet has the stem of CIFAR.
+        **attributes: As for `make_vit`. A ResNet takes image_size, width (filters of
+            the first stage, 0: 64), grid_layers, cls_layers and dtype; the others are
+            a ViT's.
+
+    Returns:
+        A `ViT` or a `ResNet`.
+
+    Raises:
+        ValueError: If the variant is not known, or a setting is refused.
+    """
+    if variant not in RESNETS:
+        return make_vit(variant, cls_insert=cls_insert, **attributes)
+    stage_sizes, block = RESNETS[variant]
+    if attributes["freeze_patch_embed"]:
+        raise ValueError(
+            f"{variant} has no patch embedding to freeze; set "
+            "model.freeze_patch_embed to False."
+        )
+    return ResNet(
+        stage_sizes,
+        block,
+        image_size=attributes["image_size"],
+        num_filters=attributes["width"] or 64,
+        small_images=small_images,
+        grid_layers=attributes["grid_layers"],
+        cls_layers=attributes["cls_layers"],
+        dtype=attributes["dtype"],
+    )
 
 
 def make_vit(
@@ -43,7 +91,7 @@ def make_vit(
     if size not in VARIANTS or not patch.isdigit():
         raise ValueError(
             f"model variant must be one of {', '.join(VARIANTS)} and a patch size, "
-            f"like 'S/16'; got {variant!r}."
+            f"like 'S/16', or {' or '.join(RESNETS)}; got {variant!r}."
         )
     own_width, own_depth, own_heads = VARIANTS[size]
     return ViT(

@@ -1,6 +1,6 @@
 """Vision transformer whose class token joins after a chosen block."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -24,13 +24,15 @@ class ViT(nn.Module):
         num_heads: Attention heads; a divisor of `width`.
         patch_size: Pixels a side of a patch.
         image_size: Pixels a side of the image that the position table belongs to.
-        cls_layer: The class token joins after this many blocks; 0 is at the input.
-            With `cls_layer = equiv_layer` the early grid stays purely spatial.
+        cls_insert: The class token joins after this many blocks; 0 is at the input.
+            With `cls_insert = equiv_layer` the early grid stays purely spatial.
         grid_layers: Layers whose token grid is returned, in 1..depth; layer k is after
             k blocks.
+        cls_layers: Layers whose class token is returned, in cls_insert + 1..depth.
         pos_embed: "sincos" (fixed) or "learned". A table entry for the class token
             exists only if it is learned and the token joins at the input.
         init_scheme: "moco_v3" or "dino": initialisation of kernels and class token.
+            (DINO's normal is cut at 2, a hundred deviations: here it is not cut.)
         freeze_patch_embed: Whether the patch embedding takes no gradient.
         mlp_ratio: Hidden width of the MLPs over d.
         drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
@@ -44,13 +46,16 @@ class ViT(nn.Module):
         token after `equiv_layer`.
     """
 
+    per_view_statistics: ClassVar[bool] = False  # no BatchNorm: views share a call
+
     width: int
     depth: int
     num_heads: int
     patch_size: int
     image_size: int
-    cls_layer: int = 0
+    cls_insert: int = 0
     grid_layers: tuple[int, ...] = ()
+    cls_layers: tuple[int, ...] = ()
     pos_embed: str = "sincos"
     init_scheme: str = "moco_v3"
     freeze_patch_embed: bool = False
@@ -71,17 +76,23 @@ class ViT(nn.Module):
             raise ValueError(
                 f"num_heads {self.num_heads} does not divide width {self.width}."
             )
-        for layer in self.grid_layers:
+        for layer in (*self.grid_layers, *self.cls_layers):
             if not 1 <= layer <= self.depth:
                 raise ValueError(
-                    f"grid layer {layer} is not in 1..depth = 1..{self.depth}: there "
-                    "is no such block. Lower equiv_layer (regularizer.layer) or use a "
+                    f"layer {layer} is not in 1..depth = 1..{self.depth}: there is no "
+                    "such block. Set regularizer.layer to one there is, or use a "
                     "deeper model."
                 )
-        if not 0 <= self.cls_layer <= self.depth:
+        for layer in self.cls_layers:
+            if layer <= self.cls_insert:
+                raise ValueError(
+                    f"there is no class token after block {layer}: it joins after "
+                    f"block {self.cls_insert}. Read a later layer, or mean_patch."
+                )
+        if not 0 <= self.cls_insert <= self.depth:
             raise ValueError(
-                f"cls_layer must be in 0..depth = 0..{self.depth}, got "
-                f"{self.cls_layer}."
+                f"cls_insert must be in 0..depth = 0..{self.depth}, got "
+                f"{self.cls_insert}."
             )
         if self.pos_embed not in ("sincos", "learned"):
             raise ValueError(
@@ -111,7 +122,8 @@ class ViT(nn.Module):
             grid_shape: (rows, columns) of each picture in patches, `[b, 2]`, int32;
                 None if pictures fill `images`.
             num_slots: Static number of token slots; needed with `grid_shape`.
-            train: Whether stochastic depth is on (needs a "drop_path" rng).
+            train: Whether stochastic depth is on, given a "drop_path" rng: a teacher
+                trains without one.
 
         Returns:
             Class token, tokens and the grids asked for.
@@ -122,40 +134,47 @@ class ViT(nn.Module):
         tokens, grid_shape, valid = self._embed(images, grid_shape, num_slots)
         b, n, _ = tokens.shape
         padded = num_slots is not None
-        keep = self._drop_path_factors(b) if train and self.drop_path_rate else None
+        drops = train and self.drop_path_rate and self.has_rng("drop_path")
+        keep = self._drop_path_factors(b) if drops else None
         cls_init = nn.initializers.normal(
             1e-6 if self.init_scheme == "moco_v3" else 0.02
         )
         cls_token = self.param("cls_token", cls_init, (1, 1, self.width))
-        if self.cls_layer == 0 and self.pos_embed == "learned":
+        if self.cls_insert == 0 and self.pos_embed == "learned":
             cls_token = cls_token + self.param(
                 "cls_pos_embed",
-                nn.initializers.truncated_normal(0.02),
+                nn.initializers.normal(0.02),
                 (1, 1, self.width),
             )
 
         grids: dict[int, TokenGrid] = {}
+        cls_at: dict[int, jax.Array] = {}
         x, has_cls = tokens, False
         start = 0
-        stops = sorted({self.cls_layer, *self.grid_layers, self.depth})
+        layers = (*self.grid_layers, *self.cls_layers)
+        stops = sorted({self.cls_insert, *layers, self.depth})
         segments = self._segments(stops)
         for stop, params in zip(stops, segments, strict=True):
             mask = _with_cls(valid) if has_cls else valid
             part = None if keep is None else keep[start:stop]
             x = self._run(params, x, mask if padded else None, part)
             start = stop
-            if stop == self.cls_layer:
+            if stop == self.cls_insert:
                 cls = jnp.broadcast_to(cls_token, (b, 1, self.width)).astype(x.dtype)
                 x, has_cls = jnp.concatenate([cls, x], axis=1), True
             if stop in self.grid_layers and stop < self.depth:
                 normed = layer_norm(f"norm_grid_{stop}")(x[:, has_cls:])
                 grids[stop] = TokenGrid(normed, grid_shape, valid)
+            if stop in self.cls_layers and stop < self.depth:
+                cls_at[stop] = layer_norm(f"norm_cls_{stop}")(x[:, 0])
 
         x = layer_norm("norm")(x)  # [b, 1 + n, d], float32
         cls, tokens = x[:, 0], x[:, 1:]
         if self.depth in self.grid_layers:  # the ablation's layer 12: the final norm's
             grids[self.depth] = TokenGrid(tokens, grid_shape, valid)
-        return EncoderOutput(cls, tokens, valid, grids)
+        if self.depth in self.cls_layers:
+            cls_at[self.depth] = cls
+        return EncoderOutput(cls, tokens, valid, grids, cls_at)
 
     def _embed(self, images, grid_shape, num_slots):
         """Patch tokens with positions `[b, n, d]`, their grid shape and validity."""
@@ -181,7 +200,7 @@ class ViT(nn.Module):
         else:
             table = self.param(
                 "pos_embed",
-                nn.initializers.truncated_normal(0.02),
+                nn.initializers.normal(0.02),
                 (side**2, self.width),
             )
         if grid_shape is None and rows == cols == side:
@@ -219,7 +238,7 @@ class ViT(nn.Module):
         if self.init_scheme == "moco_v3":
             qkv_init, kernel_init = xavier_uniform_qkv, nn.initializers.xavier_uniform()
         else:
-            qkv_init = kernel_init = nn.initializers.truncated_normal(0.02)
+            qkv_init = kernel_init = nn.initializers.normal(0.02)
         return Block(
             self.num_heads,
             self.mlp_ratio,

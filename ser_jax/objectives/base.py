@@ -6,10 +6,76 @@ from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
+from ser_jax.losses.patch_ntxent import l2_normalize
 from ser_jax.views import ViewSpec
 
 Metrics = dict[str, jax.Array]
+
+GLOBAL_VIEWS = ("global/0", "global/1")
+
+
+def standard_views(num_local: int) -> tuple[ViewSpec, ...]:
+    """Two global views and `num_local` small ones: multi-crop.
+
+    Args:
+        num_local: Number of local views, >= 0.
+
+    Returns:
+        "global/0", "global/1", "local/0", ...
+
+    Raises:
+        ValueError: If the number is negative.
+
+    Reference:
+        Caron et al., SwAV (arXiv 2006.09882), Sec. 3.2.
+    """
+    if num_local < 0:
+        raise ValueError(f"num_local must be >= 0, got {num_local}.")
+    local = (ViewSpec(f"local/{i}", small=True) for i in range(num_local))
+    return (*(ViewSpec(name) for name in GLOBAL_VIEWS), *local)
+
+
+def view_pairs(num_local: int) -> tuple[tuple[str, str], ...]:
+    """Ordered pairs of views that a multi-crop loss compares.
+
+    Args:
+        num_local: Number of local views.
+
+    Returns:
+        (view, global view) for every view but the global one itself: 2 pairs without
+        local views, 2 * (1 + num_local) with.
+    """
+    names = [spec.name for spec in standard_views(num_local)]
+    return tuple((v, g) for g in GLOBAL_VIEWS for v in names if v != g)
+
+
+def unordered_pairs(num_local: int) -> tuple[tuple[str, str], ...]:
+    """Pairs of views, each once, that a symmetric multi-crop loss compares.
+
+    Args:
+        num_local: Number of local views, >= 0.
+
+    Returns:
+        (global view, other view): `1 + 2 * num_local` pairs, the global one first; two
+        local views are never a pair.
+    """
+    twice = (GLOBAL_VIEWS[0], GLOBAL_VIEWS[1])  # (view, global): the other way round
+    return tuple((g, v) for v, g in view_pairs(num_local) if (v, g) != twice)
+
+
+def mean_std(embeddings: jax.Array) -> jax.Array:
+    """Spread of embeddings: the sign of a collapse.
+
+    Args:
+        embeddings: `[b, d]`, float.
+
+    Returns:
+        Mean over dimensions of the standard deviation of the unit vectors, `[]`: about
+        1 / sqrt(d) if they point everywhere, 0 if all are one.
+    """
+    return jnp.mean(l2_normalize(embeddings).std(axis=0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +129,7 @@ class Objective(Protocol):
         student: Mapping[str, Any],
         target: Mapping[str, Any],
         state: Any,
-        step: jax.Array,
+        epoch: jax.Array,
     ) -> tuple[jax.Array, Metrics, Any]:
         """Invariance loss of the whole global batch.
 
@@ -71,7 +137,7 @@ class Objective(Protocol):
             student: View name -> output of `heads.student`.
             target: View name -> output of `heads.target`; constants.
             state: The objective's own state.
-            step: Optimizer step, `[]`, int32.
+            epoch: Whole epochs done, `[]`, int32.
 
         Returns:
             Loss `[]`, float32; metrics (scalars); the new state.

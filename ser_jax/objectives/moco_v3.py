@@ -9,12 +9,17 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.losses.contrastive import info_nce
-from ser_jax.losses.patch_ntxent import l2_normalize
 from ser_jax.models.heads import BatchNormMlp
-from ser_jax.objectives.base import EmaTarget, Metrics
+from ser_jax.objectives.base import (
+    GLOBAL_VIEWS,
+    EmaTarget,
+    Metrics,
+    mean_std,
+    standard_views,
+    view_pairs,
+)
+from ser_jax.objectives.checks import check_settings
 from ser_jax.views import ViewSpec
-
-_VIEWS = ("global/0", "global/1")
 
 
 class MoCoV3Heads(nn.Module):
@@ -55,26 +60,39 @@ class MoCoV3:
         momentum: EMA momentum at step 0, rising to 1.
         hidden_dim: Hidden width of projector and predictor.
         output_dim: Width of the embedding.
+        num_local: Local views; the student alone sees them.
 
     Reference:
         Chen, Xie, He, An empirical study of training self-supervised vision
-        transformers (arXiv 2104.02057), Algorithm 1.
+        transformers (arXiv 2104.02057), Algorithm 1. Multi-crop as in SER's released
+        2 + 4 variant: the sum of all pairs.
     """
 
     temperature: float = 0.2
     momentum: float = 0.99
     hidden_dim: int = 4096
     output_dim: int = 256
+    num_local: int = 0
+
+    def __post_init__(self):
+        """Checks the settings."""
+        check_settings(
+            self,
+            counts=("hidden_dim", "output_dim"),
+            non_negative=("num_local",),
+            positive=("temperature",),
+            fractions=("momentum",),
+        )
 
     @property
     def views(self) -> tuple[ViewSpec, ...]:
-        """Two standard views."""
-        return tuple(ViewSpec(name) for name in _VIEWS)
+        """Two global views, and the local ones."""
+        return standard_views(self.num_local)
 
     @property
     def target(self) -> EmaTarget:
         """EMA of encoder and projector, moved before the key forward."""
-        return EmaTarget(self.momentum, "before_forward", ("projector",), _VIEWS)
+        return EmaTarget(self.momentum, "before_forward", ("projector",), GLOBAL_VIEWS)
 
     def make_heads(self) -> MoCoV3Heads:
         """Projector and predictor."""
@@ -89,32 +107,32 @@ class MoCoV3:
         student: Mapping[str, jax.Array],
         target: Mapping[str, jax.Array],
         state: Any,
-        step: jax.Array,
+        epoch: jax.Array,
     ) -> tuple[jax.Array, Metrics, Any]:
-        """Symmetric contrastive loss: queries of one view against keys of the other.
+        """Contrastive loss: queries of each view against keys of every other global.
 
         Args:
             student: Queries per view, `[b, output_dim]`.
             target: Keys per view, `[b, output_dim]`.
             state: Unused, returned as it came.
-            step: Unused.
+            epoch: Unused.
 
         Returns:
-            ctr(q0, k1) + ctr(q1, k0); metrics contrastive_accuracy (share of queries
-            whose positive is the closest key) and embedding_std (mean per-dimension
-            standard deviation of unit embeddings: 1 / sqrt(d) is healthy, 0 collapsed).
+            Sum over pairs: ctr(q1, k0) + ctr(q0, k1) without locals; metrics
+            contrastive_accuracy (share of queries whose positive is the closest key)
+            and embedding_std (mean per-dimension standard deviation of unit
+            embeddings: 1 / sqrt(d) is healthy, 0 collapsed).
         """
-        del step
-        pairs = [(_VIEWS[0], _VIEWS[1]), (_VIEWS[1], _VIEWS[0])]
+        del epoch
         losses, correct = zip(
             *(
                 info_nce(student[q], target[k], temperature=self.temperature)
-                for q, k in pairs
+                for q, k in view_pairs(self.num_local)
             ),
             strict=True,
         )
         metrics = {
             "contrastive_accuracy": jnp.mean(jnp.stack(correct)),
-            "embedding_std": jnp.mean(l2_normalize(target[_VIEWS[0]]).std(axis=0)),
+            "embedding_std": mean_std(target[GLOBAL_VIEWS[0]]),
         }
         return sum(loss.mean() for loss in losses), metrics, state

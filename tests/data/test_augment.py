@@ -54,7 +54,7 @@ def within_four_sigma(flags, prob):
 def test_shapes_and_types(draws):
     kinds = {f.name: np.float32 for f in dataclasses.fields(augment.AugmentParams)}
     kinds |= dict.fromkeys(("jitter_on", "gray", "blur_on", "solarize_on"), np.bool_)
-    kinds["order"] = np.int32
+    kinds |= dict.fromkeys(("order", "quarter_turns"), np.int32)
     widths = {"crop": (7,), "order": (4,)}
     for name, kind in kinds.items():
         value = getattr(draws, name)
@@ -238,9 +238,21 @@ def test_kornia_pipelines(golden):
             solarize_threshold=draw.get(
                 "RandomSolarize/thresholds", np.ones(num, np.float32)
             ),
+            quarter_turns=np.zeros(num, np.int32),
         )
         view = "global/0" if name.startswith("pipeline1") else "global/1"
         recipe = recipes.recipe("ser", view, pictures.shape[1])
         got = apply_params(pictures, jax.tree.map(jnp.asarray, params), recipe)
         got = np.moveaxis(np.asarray(got), -1, 1)
         np.testing.assert_allclose(got, draw["y"], atol=5e-6, err_msg=name)
+
+
+def test_quarter_turns_are_drawn_at_their_rate_and_applied(rng):
+    recipe = dataclasses.replace(recipes.recipe("plain", "global/0", 8), rot90_prob=0.6)
+    pictures = images(64)
+    views, params = make_views(rng, pictures, crops(64), recipe)
+    turns = np.asarray(params.quarter_turns)
+    assert set(np.unique(turns)) == {0, 1, 2, 3} and 0.4 < (turns > 0).mean() < 0.8
+    upright = augment.normalize(pictures / np.float32(255), recipe)
+    for view, picture, k in zip(views, upright, turns, strict=True):
+        np.testing.assert_allclose(view, np.rot90(picture, k), atol=1e-6)

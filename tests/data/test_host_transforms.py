@@ -213,6 +213,7 @@ def test_centre_crop(turn):
     [
         (lambda: CropSpec("a", 8, scale=(0.5, 1.5)), "scale .*1.5"),
         (lambda: CropSpec("a", 8, ratio=(2.0, 1.0)), "ratio"),
+        (lambda: CropSpec("a", 8, centre_frac=1.5), "centre_frac"),
         (lambda: CropSpec("a", 8, resample="nearest"), "cv2.*nearest"),
         (lambda: ht.CentreCrop(size_px=8, resize_px=7), "resize_px .7. .*size_px"),
     ],
@@ -220,3 +221,44 @@ def test_centre_crop(turn):
 def test_impossible_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def encoded(array):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def test_pairs_share_their_boxes_in_shares_of_the_image_and_not_their_flips():
+    transform = ht.RandomCrops(
+        (CropSpec("a", 8, scale=(0.1, 0.6)), CropSpec("b", 8)), pair_seed=3
+    )
+    sizes = [(64, 64), (128, 32), (64, 64), (64, 64)]
+    boxes, flips = [], []
+    for repeat in range(8):
+        for position, size in enumerate(sizes):
+            image = np.zeros((*size, 3), np.uint8)
+            example = {
+                "image": encoded(image),
+                "index": 0,
+                "position": position + 4 * repeat,
+            }
+            rng = np.random.default_rng((position, repeat))
+            params = transform.random_map(example, rng)["crop_params"]["a"]
+            boxes.append(params[:4] / np.tile(params[4:6], 2))
+            flips.append(params[6])
+    boxes, flips = np.array(boxes), np.array(flips)
+    np.testing.assert_allclose(boxes[::2], boxes[1::2], atol=1 / 32)
+    assert np.abs(boxes[0] - boxes[2]).max() > 1 / 16  # another pair, another box
+    assert np.any(flips[::2] != flips[1::2])
+
+
+def test_centre_crops_are_the_central_square_unflipped():
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    transform = ht.RandomCrops((CropSpec("plain", 20, flip_prob=1.0, centre_frac=0.5),))
+    example = {"image": encoded(image), "index": 0}
+    out = transform.random_map(example, np.random.default_rng(0))
+    np.testing.assert_array_equal(out["crops"]["plain"], image[10:30, 20:40])
+    np.testing.assert_array_equal(
+        out["crop_params"]["plain"], [10, 20, 20, 20, 40, 60, 0]
+    )

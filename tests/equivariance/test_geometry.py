@@ -213,3 +213,27 @@ def test_views_without_resizing_are_carried_onto_each_other_exactly(golden):
         max_side=side,
     )
     np.testing.assert_array_equal(carried, slots_of(grid1, side * side))
+
+
+@pytest.mark.parametrize("kernel", sorted(geometry.KERNELS))
+def test_kernels_leave_equal_sizes_alone_and_weights_sum_to_one(kernel):
+    same = geometry.resize_operator(5, 5, 5, 5, kernel=kernel)
+    np.testing.assert_array_equal(same, np.eye(5, dtype=np.float32))
+    grown = geometry.resize_operator(5, 8, 5, 8, kernel=kernel)
+    np.testing.assert_allclose(grown.sum(axis=1), 1.0, atol=1e-6)
+
+
+def test_bilinear_and_nearest_match_explicit_loops():
+    x = np.random.default_rng(0).normal(size=6)
+    for num_out in (4, 9):
+        linear, nearest = np.zeros(num_out), np.zeros(num_out)
+        for o in range(num_out):
+            centre = (o + 0.5) * 6 / num_out - 0.5
+            left = int(np.floor(centre))
+            part = centre - left
+            ends = (x[min(max(i, 0), 5)] for i in (left, left + 1))
+            linear[o] = (1 - part) * next(ends) + part * next(ends)
+            nearest[o] = x[min(max(int(np.floor(centre + 0.5)), 0), 5)]
+        for kernel, expected in (("bilinear", linear), ("nearest", nearest)):
+            matrix = geometry.resize_operator(6, num_out, 6, num_out, kernel=kernel)
+            np.testing.assert_allclose(matrix @ x, expected, atol=1e-6)

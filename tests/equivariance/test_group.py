@@ -115,3 +115,29 @@ def test_grid_shapes_match_the_recorded_draws(golden):
 def test_bad_settings_are_refused(field, value):
     with pytest.raises(ValueError, match=field):
         group.Group(base_side=8, **{field: value})
+
+
+@pytest.mark.parametrize(
+    "rotations, flips, elements",
+    [
+        (True, True, range(8)),
+        (True, False, group.QUARTER_TURNS),
+        (False, True, (group.IDENTITY, group.HFLIP)),
+        (False, False, (group.IDENTITY,)),
+    ],
+)
+def test_parts_of_the_group_are_subgroups(rotations, flips, elements):
+    part = group.Group(base_side=4, rotations=rotations, flips=flips)
+    view0, view1 = part.sample_pair(jax.random.key(0), 300)
+    for d4 in (view0.d4, view1.d4, group.relative(view1, view0).d4):
+        assert set(np.unique(d4)) == set(elements)
+
+
+def test_d4_alone_keeps_the_grid():
+    view0, _ = group.Group(4, (1.0, 1.0), (1.0, 1.0)).sample_pair(jax.random.key(0), 50)
+    np.testing.assert_array_equal(view0.grid_shape, 4)
+
+
+def test_release_sampling_needs_the_whole_group():
+    with pytest.raises(ValueError, match="leave one of them out"):
+        group.Group(base_side=4, flips=False, sampling="release")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from support import assert_close
 
-from ser_jax.losses.contrastive import info_nce
+from ser_jax.losses.contrastive import info_nce, symmetric_info_nce
 
 
 @pytest.mark.parity
@@ -49,3 +49,14 @@ def test_keys_take_no_gradient():
 def test_bad_shapes_are_refused():
     with pytest.raises(ValueError, match=r"both be \[b, d\]"):
         info_nce(np.zeros((3, 2)), np.zeros((4, 2)), temperature=0.2)
+
+
+def test_both_ways_are_added():
+    first = np.random.default_rng(0).normal(size=(4, 3))
+    second = first + [[0.0, 0.0, 1.0]]
+    total, correct = symmetric_info_nce(first, second, temperature=0.2)
+    ways = [
+        info_nce(q, k, temperature=0.2) for q, k in ((first, second), (second, first))
+    ]
+    np.testing.assert_allclose(total, ways[0][0] + ways[1][0], rtol=1e-6)
+    np.testing.assert_allclose(correct, (ways[0][1] + ways[1][1]) / 2, rtol=1e-6)

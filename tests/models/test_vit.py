@@ -23,7 +23,7 @@ def reference_vit(settings: dict) -> ViT:
         patch_size=model["patch_size"],
         image_size=model["img_size"],
         mlp_ratio=model["mlp_ratio"],
-        cls_layer=layer or 0,
+        cls_insert=layer or 0,
         grid_layers=(layer,) if layer else (),
         pos_embed="learned",
     )
@@ -118,7 +118,7 @@ def tiny(**kwargs) -> ViT:
         "num_heads": 2,
         "patch_size": 4,
         "image_size": 16,
-        "cls_layer": 1,
+        "cls_insert": 1,
         "grid_layers": (1,),
     }
     return ViT(**(settings | kwargs))
@@ -175,7 +175,7 @@ def test_scan_and_remat_do_not_change_values_or_gradients(rng, options):
 
 
 def test_class_token_does_not_touch_the_grid_before_it_joins(rng):
-    model, images = tiny(cls_layer=2, grid_layers=(1, 2, 3)), jnp.ones((1, 16, 16, 3))
+    model, images = tiny(cls_insert=2, grid_layers=(1, 2, 3)), jnp.ones((1, 16, 16, 3))
     params = init(model, rng)
     for layer, touched in ((1, False), (2, False), (3, True)):
         grad = jax.grad(
@@ -208,7 +208,7 @@ def test_frozen_patch_embedding_takes_no_gradient(rng):
 
 
 def test_drop_path_drops_whole_branches_of_whole_images(rng):
-    model = tiny(drop_path_rate=0.9, depth=2, cls_layer=0, grid_layers=(1,))
+    model = tiny(drop_path_rate=0.9, depth=2, cls_insert=0, grid_layers=(1,))
     params = init(model, rng)
     image = jax.random.normal(rng, (1, 16, 16, 3))
     images = jnp.broadcast_to(image, (200, 16, 16, 3))
@@ -254,7 +254,7 @@ def test_sincos_table_by_hand():
     [
         ({"image_size": 18}, "not a multiple of patch_size"),
         ({"grid_layers": (4,)}, "1..depth = 1..3"),
-        ({"cls_layer": 4}, "cls_layer"),
+        ({"cls_insert": 4}, "cls_insert"),
         ({"num_heads": 3}, "does not divide"),
         ({"pos_embed": "rope"}, "pos_embed"),
         ({"init_scheme": "zeros"}, "init_scheme"),

@@ -1,0 +1,71 @@
+"""Any base, with any add-on, on handwritten digits: a laptop's comparison.
+
+Real 8 x 8 pictures from scikit-learn, enlarged to 24 px; a ViT with four blocks. It
+shows every part of the program at work and is no benchmark.
+
+    python -m ser_jax.main --config=configs/digits.py:dino/ser --workdir=RUN
+
+before the slash: moco_v3, dino, barlow_twins, simclr or byol; after it: a preset of
+`ser_jax/presets.py`, or nothing. All bases: docs/digits.md.
+"""
+
+from ml_collections import ConfigDict
+
+from ser_jax.config import base_config
+from ser_jax.presets import with_preset
+
+HEADS = {
+    "moco_v3": {"hidden_dim": 256, "output_dim": 64},
+    "dino": {
+        "hidden_dim": 256,
+        "bottleneck_dim": 64,
+        "output_dim": 256,
+        "momentum": 0.99,
+        "norm_last_layer": False,
+        "student_temp": 0.1,
+    },
+    "barlow_twins": {"hidden_dim": 256, "output_dim": 256},
+    "simclr": {"hidden_dim": 256, "output_dim": 64, "temperature": 0.2},
+    "byol": {"hidden_dim": 256, "output_dim": 64, "momentum": 0.99},
+}
+
+OWN = {
+    "ser": {"share": 0.125, "projector_dim": 64},
+    "equimod": {"hidden_dim": 64, "output_dim": 64, "negatives": "cross"},
+    "augself": {"hidden_dim": 64},
+    "stl": {"hidden_dim": 64, "output_dim": 64, "trans_dim": 32},
+}
+
+
+def get_config(base_and_preset: str = "moco_v3") -> ConfigDict:
+    """A base, digits, a small ViT."""
+    base, _, preset = base_and_preset.partition("/")
+    config = base_config(objective=base)
+    config.batch_size = 128
+    config.total_epochs = 22.0
+
+    config.dataset.name = "digits"
+    config.loader.num_threads = 2
+
+    config.augment.recipe = "digits"
+    config.augment.image_size = 24
+    config.augment.local_size = 12
+    config.augment.flip_prob = 0.0  # a mirrored 2 is no digit
+
+    config.model.variant = "Ti/4"
+    config.model.width = 64
+    config.model.depth = 4
+    config.model.num_heads = 4
+    config.model.dtype = "float32"  # CPUs are slower in bfloat16
+    config.model.scan = False  # and in loops
+
+    config.objective.update(HEADS[base])
+
+    config.optimizer.base_lr = 1e-3
+    config.optimizer.warmup_epochs = 2.0
+    config.optimizer.weight_decay = 0.05
+
+    config.log_every_steps = 10
+    config.checkpoint.every_steps = 100
+    config.knn.every_epochs = 5.0
+    return with_preset(config, preset, early=2, last=4, own=OWN)

@@ -1,0 +1,10 @@
+"""EquiMod on SimCLR, CIFAR-10, ResNet-18: `cifar10_resnet18.py:simclr/equimod`.
+
+    python -m ser_jax.main --config=configs/simclr_equimod_cifar10.py --workdir=RUN
+
+Time: not run. Expected: 92.79 % linear top-1 (EquiMod's repository; 90.96 without).
+"""
+
+from ser_jax.presets import sibling
+
+get_config = sibling(__file__, "cifar10_resnet18", "simclr/equimod")
