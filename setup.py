@@ -40,6 +40,7 @@ setup(
         "orbax-checkpoint>=0.11.20",
         "pillow>=11.0",
         "scikit-learn>=1.5",
+        "scipy>=1.13",
         "simplejpeg>=1.7",
         "tensorboard>=2.18",
         "tensorflow-datasets>=4.9.9",

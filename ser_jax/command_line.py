@@ -36,6 +36,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
     except (flags.Error, OSError, AttributeError, KeyError, TypeError) as error:
         text = str(error.args[0] if error.args else error)
+        if "Traceback" in text and "\nValueError: " in text:  # the file's own message
+            text = text.rpartition("\nValueError: ")[2].strip()
         if isinstance(error, AttributeError | KeyError):  # quotes around its advice
             text = text.replace("\\n", ". ").replace("\\", "").replace("'", "")
             text = f"the config has no such key: {text}"

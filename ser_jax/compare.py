@@ -141,7 +141,8 @@ def differing_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:
 def _read_run(name: str, path: pathlib.Path) -> Run:
     files = [path / "metrics.jsonl", path / "summary.json"]
     if not files[0].exists():
-        below = sorted(str(file.parent) for file in path.rglob("metrics.jsonl"))
+        found = [*path.glob("*/metrics.jsonl"), *path.glob("*/*/metrics.jsonl")]
+        below = sorted(str(file.parent) for file in found)
         hint = f" Below it there are: {', '.join(below[:8])}." if below else ""
         what = "has no metrics.jsonl" if path.is_dir() else "does not exist"
         raise ValueError(

@@ -167,7 +167,7 @@ def with_preset(
     return config
 
 
-def sibling(file: str, name: str, preset: str) -> Callable[[], ConfigDict]:
+def sibling(file: str, name: str, preset: str) -> Callable[..., ConfigDict]:
     """`get_config` of another config file in the same folder, with a preset.
 
     Args:
@@ -176,7 +176,16 @@ def sibling(file: str, name: str, preset: str) -> Callable[[], ConfigDict]:
         preset: What its `get_config` is given.
 
     Returns:
-        A function of no arguments.
+        A function that takes no preset of its own, and says so.
     """
     path = pathlib.Path(file).with_name(f"{name}.py")
-    return lambda: runpy.run_path(str(path))["get_config"](preset)
+
+    def get_config(other: str = "") -> ConfigDict:
+        if other:
+            raise ValueError(
+                f"{file} stands for {path}:{preset} and takes no preset; for {other!r} "
+                f"use {path} itself."
+            )
+        return runpy.run_path(str(path))["get_config"](preset)
+
+    return get_config

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ser_jax import command_line, summary
@@ -81,12 +81,11 @@ def sweep(
     with Interrupt() as interrupt:
         failures = run_all(todo, interrupt)
     ended = [run for run in runs if run.is_finished()]
+    devices = {summary.read_summary(run.workdir)["device"] for run in ended}
     about = {
         "command": command,
         "date": datetime.date.today().isoformat(),
-        "device": ", ".join(
-            sorted({summary.read_summary(run.workdir)["device"] for run in ended})
-        ),
+        "device": ", ".join(sorted(devices)) or "-",
     }
     report = write_report(folder, collect(runs, metric), metric, about, len(seeds))
     print(f"\n{report}\n\nWritten to {folder}.")
@@ -111,6 +110,7 @@ def main(argv: list[str]) -> None:
         command_line.fail(f"--workdir is missing. For example: {_EXAMPLE}")
     if not all(seed.isdigit() for seed in _SEEDS.value):
         command_line.fail(f"--seeds: expected 0,1,2 or the like, got {_SEEDS.value}.")
+    logging.set_verbosity(logging.WARNING)
     # The accelerator is for the runs: this process only builds configs.
     jax.config.update("jax_platforms", "cpu")
     flag = flags.FLAGS["config"]

@@ -189,7 +189,8 @@ def load_config(arguments: Sequence[str]) -> Any:
     try:
         values(argv)
     except (AttributeError, KeyError, TypeError) as error:
-        text = str(error.args[0]).replace("\\n", ". ").replace("\\", "")
+        text = str(error.args[0]).replace("\\n", ". ")
+        text = re.sub(r"['\\]", "", text)  # quotes around its advice
         raise ValueError(f"the config has no such key: {text}") from error
     except flags.Error as error:  # with a traceback if the file itself refused
         raise ValueError(str(error).strip().splitlines()[-1]) from error

@@ -16,7 +16,7 @@ from ser_jax.tables import flatten, table, to_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOR = "#1b4f8a"
+_COLOR, _DOT_COLOR = "#1b4f8a", "#d1603d"
 _LOG_FROM_RATIO = 10  # An axis of values this far apart is logarithmic.
 
 
@@ -160,7 +160,7 @@ def _plot(path: pathlib.Path, results: Sequence[CellResult], metric: str) -> Non
     shown = [result for result in results if result.values]
     numbers = _numeric_axis(shown)
     if numbers is None:
-        size = (7.0, 1.2 + 0.4 * len(shown))
+        size = (7.0, 1.2 + (0.2 + 0.18 * len(shown[0].settings)) * len(shown))
     else:
         size = (6.0, 3.8)
     figure = Figure(figsize=size, layout="constrained")
@@ -170,6 +170,10 @@ def _plot(path: pathlib.Path, results: Sequence[CellResult], metric: str) -> Non
     else:
         (key,) = shown[0].settings
         _draw_axis(ax, shown, numbers, key, metric)
+    title = "mean and 95 % interval over seeds; dots: runs"
+    if all(result.half_width is None for result in shown):
+        title = "one run a cell: no interval"
+    ax.set_title(title, loc="left", fontsize=10)
     ax.grid(color="0.9", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
@@ -201,9 +205,11 @@ def _draw_axis(
     ax.errorbar(x, _means(ordered), _half_widths(ordered), **_bars(), linewidth=1.4)
     for at, result in zip(x, ordered, strict=True):
         dots = list(result.values.values())
-        ax.plot([at] * len(dots), dots, ".", color=_COLOR, alpha=0.35)
+        ax.plot([at] * len(dots), dots, ".", color=_DOT_COLOR, zorder=3)
     if x[0] > 0 and x[-1] >= _LOG_FROM_RATIO * x[0]:
         ax.set_xscale("log")
+    ax.set_xticks(x, [r.settings[key] for r in ordered])
+    ax.minorticks_off()
     ax.set_xlabel(key)
     ax.set_ylabel(metric)
 
@@ -219,8 +225,10 @@ def _draw_cells(ax: "Axes", results: Sequence[CellResult], metric: str) -> None:
     )
     for at, result in zip(y, results, strict=True):
         dots = list(result.values.values())
-        ax.plot(dots, [at] * len(dots), ".", color=_COLOR, alpha=0.35)
-    ax.set_yticks(y, [result.cell for result in results])
+        ax.plot(dots, [at] * len(dots), ".", color=_DOT_COLOR, zorder=3)
+    settings = [result.settings.items() for result in results]
+    names = ["\n".join(f"{k}={v}" for k, v in pairs) or "base" for pairs in settings]
+    ax.set_yticks(y, names)
     ax.set_ylim(len(results) - 0.5, -0.5)  # the first cell on top
     ax.set_xlabel(metric)
 

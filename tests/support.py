@@ -5,12 +5,14 @@ import pathlib
 import subprocess
 import sys
 import time
+from typing import Any
 
 import jax
 import numpy as np
 
 from ser_jax.config import base_config
 from ser_jax.experiment import Experiment, build
+from ser_jax.train_step import make_train_step
 
 
 def d4_on_array(d4: int, x: np.ndarray) -> np.ndarray:
@@ -93,6 +95,40 @@ def real_batch(experiment: Experiment, seed: int = 0) -> dict:
         return np.stack(boxes, axis=1).astype(leaf.dtype)
 
     return jax.tree.map(fill, experiment.abstract_batch())
+
+
+def train_two_steps(experiment: Experiment) -> tuple[Any, Any, dict]:
+    """Weights before and after two steps, and the last metrics, all finite.
+
+    The state is filled in rather than initialised, to spare a compilation.
+    """
+    rng = np.random.default_rng(0)
+
+    def fill(path, leaf):
+        if not np.issubdtype(leaf.dtype, np.floating):
+            return np.zeros(leaf.shape, leaf.dtype)
+        ones = "scale" in str(path[-1]) or "var" in str(path[-1])
+        return ones + 0.1 * rng.normal(size=leaf.shape).astype(leaf.dtype)
+
+    shapes = jax.eval_shape(experiment.init_state, experiment.init_rng)
+    state = jax.tree_util.tree_map_with_path(fill, shapes)
+    optimizer_state = jax.tree.map(np.zeros_like, state.opt_state)
+    state = state.replace(opt_state=optimizer_state)
+    before = state.variables.params
+    step = jax.jit(
+        make_train_step(
+            experiment.learner,
+            experiment.optimizer,
+            experiment.learning_rate,
+            experiment.step_rng,
+        )
+    )
+    for seed in range(2):
+        state, metrics = step(state, real_batch(experiment, seed))
+        for name, value in metrics.items():
+            assert np.isfinite(value), name
+    assert int(state.step) == 2
+    return before, state.variables.params, metrics
 
 
 def write_config(config, path: pathlib.Path) -> pathlib.Path:

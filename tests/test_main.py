@@ -45,6 +45,11 @@ DIGITS = "--config=configs/digits_ser.py"
         ([DIGITS, "--workdir=/tmp/x", "--config.batch_size=many"], "batch_size=many"),
         ([DIGITS, "--workdir=/tmp/x", "train"], "unexpected argument 'train'"),
         ([DIGITS, "--wrkdir=/tmp/x"], "wrkdir"),
+        (
+            ["--config=configs/moco_v3.py:equimodd", "--workdir=/tmp/x"],
+            "error: no preset is called 'equimodd'. Did you mean 'equimod'",
+        ),
+        ([f"{DIGITS}:ser", "--workdir=/tmp/x"], "takes no preset; for 'ser' use"),
     ],
 )
 def test_mistakes_on_the_command_line(flags, message):

@@ -6,21 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import assert_close, narrow, real_batch, tiny_config
+from support import assert_close, real_batch, tiny_config, train_two_steps
 
 from ser_jax.equivariance.registry import REGULARIZERS
 from ser_jax.experiment import build
 from ser_jax.objectives import OBJECTIVES
 from ser_jax.sharding import make_mesh, replicated, shard_batch
-from ser_jax.train_step import make_train_step
 
 DEPTH = 2
 ADD_ONS = [name for name in REGULARIZERS if name != "none"]
 
 
 def experiment_of(objective, regularizer, **overrides):
-    config = tiny_config(objective, regularizer, **{"augment.recipe": "byol"})
-    narrow(config.objective, num_local=2)
+    # AugSelf needs colours to tell apart; without them there is less to compile.
+    recipe = "augself" if regularizer == "augself" else "plain"
+    config = tiny_config(objective, regularizer, **{"augment.recipe": recipe})
     config.update_from_flattened_dict(overrides)
     return build(config, 64)
 
@@ -44,28 +44,10 @@ def test_pair_trains_two_steps(objective, regularizer, layer):
     experiment = experiment_of(
         objective, regularizer, **overrides, **{"objective.num_local": num_local}
     )
-    state = jax.jit(experiment.init_state)(experiment.init_rng)
-    before = state.variables.params
-    step = jax.jit(
-        make_train_step(
-            experiment.learner,
-            experiment.optimizer,
-            experiment.learning_rate,
-            experiment.step_rng,
-        )
-    )
-    for seed in range(2):
-        state, metrics = step(state, real_batch(experiment, seed))
-        for name, value in metrics.items():
-            assert np.isfinite(value), name
-    assert int(state.step) == 2
+    before, after, metrics = train_two_steps(experiment)
     assert (metrics["loss_equiv"] == 0) == (regularizer == "none")
     for part in before:  # every part learns
-        moved = jax.tree.map(
-            lambda a, b: bool(np.any(np.asarray(a) != np.asarray(b))),
-            before[part],
-            state.variables.params[part],
-        )
+        moved = jax.tree.map(lambda a, b: np.any(a != b), before[part], after[part])
         assert any(jax.tree.leaves(moved)), part
 
 
@@ -96,12 +78,16 @@ def test_term_trains_the_blocks_up_to_its_layer_and_its_heads(regularizer):
         assert not any(np.any(leaf) for leaf in jax.tree.leaves(part))
 
 
-EVERY_LOSS = list(
-    zip([*OBJECTIVES], ["ser", "equimod", "augself", "essl", "stl"], strict=True)
-)
+# With MoCo v3 and SER, in test_train_step.py, every loss once.
+EVERY_OTHER_LOSS = [
+    ("dino", "equimod"),
+    ("barlow_twins", "augself"),
+    ("simclr", "essl"),
+    ("byol", "stl"),
+]
 
 
-@pytest.mark.parametrize("objective, regularizer", EVERY_LOSS)
+@pytest.mark.parametrize("objective, regularizer", EVERY_OTHER_LOSS)
 def test_one_device_equals_eight(objective, regularizer):
     experiment = experiment_of(objective, regularizer)
     batch = real_batch(experiment)

@@ -118,7 +118,7 @@ def test_grad_norm_equiv_is_that_of_the_weighted_term():
     views_rng, loss_rng = jax.random.split(
         jax.random.fold_in(experiment.step_rng, state.step)
     )
-    views = jax.jit(experiment.learner.make_views)(views_rng, batch)
+    views = jax.jit(experiment.learner.make_views)(views_rng, batch, 0)
 
     def equiv(params):
         loss = experiment.learner.loss(params, state.variables, views, loss_rng, 0)

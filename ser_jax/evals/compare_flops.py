@@ -63,7 +63,7 @@ def compare_flops(base: Experiment, regularized: Experiment) -> dict[str, Any]:
         "flops_per_step_base_xla": xla.get("flops"),
     }
     if isinstance(base.learner.encoder, ViT):  # else there is no class token to move
-        cls_insert = regularized.learner.regularizer.cls_insert
+        cls_insert = regularized.learner.encoder.cls_insert
         flops_late = count_flops(*step_and_shapes(base, cls_insert=cls_insert))
         figures["flops_per_step_base_same_cls_layer"] = flops_late
         figures["flops_ratio_same_cls_layer"] = flops_ser / flops_late

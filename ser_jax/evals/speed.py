@@ -117,12 +117,12 @@ def augment_times(experiment: Experiment, mesh: Mesh, num_steps: int) -> np.ndar
     """
     rows = batch_sharded(mesh)
     batch = shard_batch(random_batch(experiment), mesh)
-    make_views = jax.jit(experiment.learner.make_views, in_shardings=(None, rows))
+    make_views = jax.jit(experiment.learner.make_views, in_shardings=(None, rows, None))
     rng = experiment.step_rng
 
     def run() -> float:
         started = time.perf_counter()
-        jax.block_until_ready(make_views(rng, batch))
+        jax.block_until_ready(make_views(rng, batch, 0))
         return time.perf_counter() - started
 
     return interleaved_times([run], num_steps)[0]

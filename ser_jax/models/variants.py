@@ -66,6 +66,7 @@ def make_vit(
     variant: str,
     *,
     image_size: int,
+    cls_insert: int = 0,
     width: int = 0,
     depth: int = 0,
     num_heads: int = 0,
@@ -76,6 +77,8 @@ def make_vit(
     Args:
         variant: "S/16" and the like: Ti, S, B or L, and the patch size in pixels.
         image_size: Pixels a side of the training image.
+        cls_insert: Blocks after which the class token joins; all of them means 0, as in
+            SER's ablation of the last layer.
         width: Token width, if not the variant's own.
         depth: Number of blocks, if not the variant's own.
         num_heads: Attention heads, if not the variant's own.
@@ -94,10 +97,13 @@ def make_vit(
             f"like 'S/16', or {' or '.join(RESNETS)}; got {variant!r}."
         )
     own_width, own_depth, own_heads = VARIANTS[size]
+    depth = depth or own_depth
     return ViT(
         width=width or own_width,
-        depth=depth or own_depth,
+        depth=depth,
         num_heads=num_heads or own_heads,
+        # After the last block it would see no patch: it then joins at the input.
+        cls_insert=cls_insert % depth,
         patch_size=int(patch),
         image_size=image_size,
         **attributes,

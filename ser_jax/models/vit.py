@@ -89,9 +89,9 @@ class ViT(nn.Module):
                     f"there is no class token after block {layer}: it joins after "
                     f"block {self.cls_insert}. Read a later layer, or mean_patch."
                 )
-        if not 0 <= self.cls_insert <= self.depth:
+        if not 0 <= self.cls_insert < self.depth:
             raise ValueError(
-                f"cls_insert must be in 0..depth = 0..{self.depth}, got "
+                f"cls_insert must be in 0..depth - 1 = 0..{self.depth - 1}, got "
                 f"{self.cls_insert}."
             )
         if self.pos_embed not in ("sincos", "learned"):
