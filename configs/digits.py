@@ -21,8 +21,7 @@ HEADS = {
         "bottleneck_dim": 64,
         "output_dim": 256,
         "momentum": 0.99,
-        "norm_last_layer": False,
-        "student_temp": 0.1,
+        "head_batch_norm": True,  # without it the teacher's output becomes uniform
     },
     "barlow_twins": {"hidden_dim": 256, "output_dim": 256},
     "simclr": {"hidden_dim": 256, "output_dim": 64, "temperature": 0.2},
@@ -61,7 +60,7 @@ def get_config(base_and_preset: str = "moco_v3") -> ConfigDict:
 
     config.objective.update(HEADS[base])
 
-    config.optimizer.base_lr = 1e-3
+    config.optimizer.base_lr = 5e-4 if base == "dino" else 1e-3
     config.optimizer.warmup_epochs = 2.0
     config.optimizer.weight_decay = 0.05
 

@@ -183,7 +183,7 @@ def test_the_paper_step_lowers_for_accelerators(platform):
 def test_names_and_settings_are_checked_with_a_suggestion():
     with pytest.raises(ValueError, match="did you mean 'moco_v3'"):
         base_config(objective="moco_v4")
-    with pytest.raises(ValueError, match="there are: none, ser"):
+    with pytest.raises(ValueError, match="there are: augself, equimod, essl, none, ser"):
         base_config(regularizer="equimod2")
     config = base_config("moco_v3", "ser")
     for part, typo in (

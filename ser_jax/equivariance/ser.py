@@ -163,6 +163,7 @@ class SER:
             raise ValueError(f"temperature must be > 0, got {self.temperature}.")
         if not 0 < self.share <= 0.5:
             raise ValueError(f"share must be in (0, 0.5], got {self.share}.")
+        self.make_group(base_side=1)  # checks the settings that it takes
 
     def views(self, objective: tuple[ViewSpec, ...]) -> tuple[ViewSpec, ...]:
         """Pairs of views of one crop, each with its own photometry and group element.
