@@ -32,6 +32,7 @@ HEADS = {
 OWN = {
     "ser": {"share": 0.05},  # 32 images of 512: 1 % would leave 8
     "equimod": {"hidden_dim": 512, "negatives": "cross"},
+    "essl": {"crop_scale": (0.2, 1.0)},
 }
 
 
@@ -48,6 +49,7 @@ def get_config(base_and_preset: str = "moco_v3") -> ConfigDict:
     config.augment.recipe = "moco_v3"
     config.augment.image_size = 32
     config.augment.local_size = 16
+    config.augment.local_crop_scale = (0.1, 0.5)
 
     config.model.variant = "Ti/4"
 

@@ -20,7 +20,12 @@ from ser_jax.config import base_config
 from ser_jax.presets import with_preset
 
 HEADS = {
-    "moco_v3": {"hidden_dim": 2048, "output_dim": 256},
+    "moco_v3": {
+        "hidden_dim": 2048,
+        "output_dim": 256,
+        "num_projector_layers": 2,
+        "predictor_last_norm": False,
+    },
     "dino": {"output_dim": 4096},
     "barlow_twins": {"hidden_dim": 2048, "output_dim": 2048},
     "simclr": {"hidden_dim": 2048, "output_dim": 128, "temperature": 0.5},
@@ -42,6 +47,7 @@ def get_config(base_and_preset: str = "simclr") -> ConfigDict:
     config.augment.image_size = 32
     config.augment.local_size = 16
     config.augment.crop_scale = (0.2, 1.0)
+    config.augment.local_crop_scale = (0.1, 0.5)
 
     config.model.variant = "resnet18"
     config.model.small_images = True
@@ -58,9 +64,19 @@ def get_config(base_and_preset: str = "simclr") -> ConfigDict:
     config.optimizer.weight_decay = 1e-6
     config.optimizer.decay_mask = "no_1d"
 
+    simclr = base == "simclr"
     own = {
         "ser": {"share": 0.05, "projector_dim": 256},
-        "equimod": {"standardize": "official_cifar10" if base == "simclr" else "batch"},
+        "equimod": {
+            "standardize": "official_cifar10" if simclr else "batch",
+            "weight": 2.0 if simclr else 1.0,  # see simclr.py
+        },
+        "essl": {
+            "crop_scale": (0.2, 1.0),
+            "hidden_dim": 2048,
+            "bottleneck_dim": 2048,
+            "weight": {"simclr": 0.8, "barlow_twins": 8.0}.get(base, 0.4),
+        },
     }
     return with_preset(
         config, preset, early=2, last=4, early_pool="mean_patch", own=own

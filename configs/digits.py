@@ -25,13 +25,14 @@ HEADS = {
     },
     "barlow_twins": {"hidden_dim": 256, "output_dim": 256},
     "simclr": {"hidden_dim": 256, "output_dim": 64, "temperature": 0.2},
-    "byol": {"hidden_dim": 256, "output_dim": 64, "momentum": 0.99},
+    "byol": {"hidden_dim": 256, "output_dim": 64, "momentum": 0.97},
 }
 
 OWN = {
     "ser": {"share": 0.125, "projector_dim": 64},
     "equimod": {"hidden_dim": 64, "output_dim": 64, "negatives": "cross"},
     "augself": {"hidden_dim": 64},
+    "essl": {"crop_scale": (0.3, 1.0)},  # of 8 px, E-SSL's own would leave 2
     "stl": {"hidden_dim": 64, "output_dim": 64, "trans_dim": 32},
 }
 
@@ -60,7 +61,7 @@ def get_config(base_and_preset: str = "moco_v3") -> ConfigDict:
 
     config.objective.update(HEADS[base])
 
-    config.optimizer.base_lr = 5e-4 if base == "dino" else 1e-3
+    config.optimizer.base_lr = {"dino": 5e-4, "byol": 2e-3}.get(base, 1e-3)
     config.optimizer.warmup_epochs = 2.0
     config.optimizer.weight_decay = 0.05
 

@@ -31,6 +31,7 @@ MORE = {
             "objective.momentum": 0.996,
             "objective.teacher_temp": 0.04,
             "objective.teacher_temp_warmup_epochs": 0,
+            "objective.norm_last_layer": True,
             "optimizer.base_lr": 5e-4,
             "optimizer.end_lr": 1e-6,
             "optimizer.clip_norm": 3.0,

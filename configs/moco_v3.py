@@ -38,6 +38,7 @@ def get_config(preset: str = "") -> ConfigDict:
 
     config.model.variant = "S/16"  # 6 heads, as the SER paper; MoCo v3's own has 12
     config.model.pos_embed = "learned"
+    config.model.init_scheme = "ser"
     config.model.dtype = "bfloat16"
 
     config.objective.temperature = 0.2

@@ -202,7 +202,7 @@ def measure_loader(experiment: Experiment, seconds: float) -> Figures:
         logging.info("Timing the loader, %d thread(s).", num_threads)
         rates[num_threads] = loader_images_per_s(
             source,
-            RandomCrops(experiment.crops),
+            RandomCrops(experiment.crops, experiment.pair_seed),
             batch_size=config.batch_size,
             num_threads=num_threads,
             prefetch_batches=config.loader.prefetch_batches,

@@ -23,6 +23,24 @@ def fail(message: str) -> NoReturn:
     sys.exit(f"ser_jax: error: {message}")
 
 
+def explain(error: Exception) -> str:
+    """What an error in reading flags or a config has to say, in one line.
+
+    Args:
+        error: From absl, or from the config file.
+
+    Returns:
+        Its message, without the traceback or the quotes that it is wrapped in.
+    """
+    text = str(error.args[0] if error.args else error)
+    if "Traceback" in text and "\nValueError: " in text:  # the file's own message
+        text = text.rpartition("\nValueError: ")[2].strip()
+    if isinstance(error, AttributeError | KeyError):  # quotes around its advice
+        text = text.replace("\\n", ". ").replace("\\", "").replace("'", "")
+        text = f"the config has no such key: {text}"
+    return text
+
+
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses flags; one that cannot be read ends the program with one message.
 
@@ -35,13 +53,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, OSError, AttributeError, KeyError, TypeError) as error:
-        text = str(error.args[0] if error.args else error)
-        if "Traceback" in text and "\nValueError: " in text:  # the file's own message
-            text = text.rpartition("\nValueError: ")[2].strip()
-        if isinstance(error, AttributeError | KeyError):  # quotes around its advice
-            text = text.replace("\\n", ". ").replace("\\", "").replace("'", "")
-            text = f"the config has no such key: {text}"
-        fail(text)
+        fail(explain(error))
     if len(rest) > 1:
         fail(f"unexpected argument {rest[1]!r}; flags are written --name=value.")
     return rest

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from ser_jax import tables
+
 # Settings that may change between a checkpoint and its continuation: they alter neither
 # the weights nor the order of the data.
 _FREE = (
@@ -29,20 +31,14 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any]) -> dict[str, Any]:
     """A config with its parts' names joined by dots.
 
     Args:
         tree: A config as plain nested dicts.
-        prefix: Put before every name.
 
     Returns:
         "part.name" -> value; tuples become lists, as in JSON.
     """
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
+    flat = tables.flatten(tree, ".")
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in flat.items()}

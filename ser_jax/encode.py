@@ -22,8 +22,10 @@ def encode(
 ) -> tuple[dict[str, EncoderOutput], Any]:
     """Features of the named views, and the encoder's new BatchNorm statistics.
 
-    Views of one size are encoded in one call, except by an encoder with BatchNorm: its
-    statistics are each view's own, as in the originals.
+    Views of one size are encoded in one call. Only with BatchNorm in the encoder does
+    each global view have a call, and statistics, of its own, as in MoCo v3 and BYOL;
+    local views share theirs, as in DINO, and so do E-SSL's rotations, which statistics
+    of their own would tell apart. Running statistics are those of the global views.
 
     Args:
         encoder: The encoder.
@@ -39,7 +41,9 @@ def encode(
     per_view = encoder.per_view_statistics
     calls: dict[Any, list[str]] = {}
     for name in names:
-        key = (views[name].images.shape, views[name].group, per_view and name)
+        kind = name.partition("/")[0]
+        own = name if kind in ("global", "equiv") else kind
+        key = (views[name].images.shape, views[name].group, per_view and own)
         calls.setdefault(key, []).append(name)
     features: dict[str, EncoderOutput] = {}
     for i, ((_, group, _), members) in enumerate(calls.items()):
@@ -58,7 +62,7 @@ def encode(
             rngs=rngs,
             mutable=["batch_stats"],
         )
-        if not shapes:  # b2 is small: its statistics serve its own pass alone
+        if members[0].startswith("global/"):
             batch_stats = updated.get("batch_stats", {})
         for j, name in enumerate(members):
             features[name] = jax.tree.map(lambda x, j=j, num=num: x[j::num], out)

@@ -18,9 +18,11 @@ from ser_jax.equivariance.registry import REGULARIZERS
 from ser_jax.learner import Learner
 from ser_jax.models.variants import make_encoder
 from ser_jax.objectives import OBJECTIVES
+from ser_jax.objectives.base import GLOBAL_VIEWS
 from ser_jax.optim.optimizers import make_optimizer
 from ser_jax.optim.schedules import cosine_momentum, equiv_factor, warmup_cosine
 from ser_jax.recipe import Recipe
+from ser_jax.variables import Variables
 from ser_jax.views import ViewSpec
 
 
@@ -58,6 +60,16 @@ class Experiment:
         """Key of everything random in the steps."""
         return jax.random.fold_in(jax.random.key(self.config.seed), 1)
 
+    @property
+    def pair_seed(self) -> int | None:
+        """Seed of the crops that paired images share; None if they are not paired."""
+        return self.config.seed if self.learner.regularizer.paired else None
+
+    def evaluated(self, variables: Variables) -> Any:
+        """Variables of the encoder that evaluation reads, for `embed`."""
+        target = self.learner.objective.target
+        return variables.encoder(target is not None and target.evaluated)
+
     def abstract_batch(self) -> dict[str, Any]:
         """Shapes of a global batch as the loader makes it."""
         b = self.config.batch_size
@@ -81,7 +93,7 @@ class Experiment:
         """Class tokens `[b, d]` of evaluation images `[b, h, w, 3]`, uint8.
 
         Args:
-            encoder_variables: `Variables.encoder`.
+            encoder_variables: What `evaluated` gives.
             images: As decoded, cropped.
 
         Returns:
@@ -222,7 +234,7 @@ def _size_px(config: ConfigDict, spec: ViewSpec) -> int:
 def _recipe(config: ConfigDict, spec: ViewSpec) -> Recipe:
     augment = config.augment
     found = recipe(augment.recipe, spec.extends or spec.name, _size_px(config, spec))
-    if spec.centre:
+    if spec.name not in GLOBAL_VIEWS:  # the others' turns are known, or none
         return found
     return dataclasses.replace(found, rot90_prob=augment.rot90_prob)
 

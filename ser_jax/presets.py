@@ -42,10 +42,7 @@ def _ser(what: str, layer: str | int = EARLY, **settings: Any) -> Preset:
     return Preset(what, "ser", layer, values)
 
 
-_FOUR_LOCALS = {
-    "objective.num_local": 4,
-    "augment.local_crop_scale": (0.05, 0.25),
-}
+_FOUR_LOCALS = {"objective.num_local": 4}
 _NO_SCALE: dict[str, Any] = {"area_range": (1.0, 1.0), "aspect_range": (1.0, 1.0)}
 
 PRESETS: Mapping[str, Preset] = {
@@ -86,7 +83,7 @@ PRESETS: Mapping[str, Preset] = {
     "ser_flips": _ser("flips alone", rotations=False, **_NO_SCALE),
     "ser_d4": _ser("turns and flips, no scale", **_NO_SCALE),
     "ser_scale": _ser("scale alone", rotations=False, flips=False),
-    "ser_share10": _ser("10 % of the batch, not 1 %", share=0.1),
+    "ser_share10": _ser("10 % of the batch in b2", share=0.1),
     "ser_ascend": Preset(
         "share of b2 rising from 0", "ser", EARLY, {"equiv_share.start": 0.0}
     ),

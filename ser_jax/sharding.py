@@ -13,13 +13,15 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """Mesh with every device along one data axis.
 
     Args:
-        devices: Devices to use; all of all processes if None.
+        devices: Devices to use; all of all processes, in the order of the processes,
+            as the loader gives them rows, if None.
 
     Returns:
         The mesh. Its axis is of type Auto: the partitioner places the all-pairs
         products of contrastive losses, which Explicit axes would refuse.
     """
-    return Mesh(np.array(devices or jax.devices()), (_DATA,))
+    devices = devices or sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    return Mesh(np.array(devices), (_DATA,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

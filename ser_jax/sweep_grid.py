@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from ser_jax import summary
+from ser_jax.command_line import explain
 from ser_jax.config_differences import differences
 from ser_jax.data.sources import open_source
 from ser_jax.experiment import build
@@ -188,12 +189,8 @@ def load_config(arguments: Sequence[str]) -> Any:
     )
     try:
         values(argv)
-    except (AttributeError, KeyError, TypeError) as error:
-        text = str(error.args[0]).replace("\\n", ". ")
-        text = re.sub(r"['\\]", "", text)  # quotes around its advice
-        raise ValueError(f"the config has no such key: {text}") from error
-    except flags.Error as error:  # with a traceback if the file itself refused
-        raise ValueError(str(error).strip().splitlines()[-1]) from error
+    except (flags.Error, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(explain(error)) from error
     return values["config"].value
 
 

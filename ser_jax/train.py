@@ -164,10 +164,7 @@ def _batches(
     config = experiment.config
     return train_loader(
         source,
-        RandomCrops(
-            experiment.crops,
-            pair_seed=config.seed if experiment.learner.regularizer.paired else None,
-        ),
+        RandomCrops(experiment.crops, experiment.pair_seed),
         batch_size=config.batch_size,
         seed=config.seed,
         start_step=start_step,
@@ -195,10 +192,12 @@ def _loop(
     start_step = int(state.step)
     started = time.monotonic()  # compiled ahead, so that the loop compiles nothing
     train_step = compile_train_step(experiment, state, mesh)
-    equiv_grad_norm = compile_equiv_grad_norm(experiment, state, mesh)
+    equiv_grad_norm = None
+    if experiment.learner.regularizer.make_heads() is not None:
+        equiv_grad_norm = compile_equiv_grad_norm(experiment, state, mesh)
     _logger.info("Compiled in %.1f s.", time.monotonic() - started)
     if start_step == 0 and probe:
-        writer.write_scalars(0, probe(state.variables.encoder))
+        writer.write_scalars(0, probe(experiment.evaluated(state.variables)))
     waiting = Stopwatch()
     loader = _batches(experiment, source, start_step)
 
@@ -227,7 +226,7 @@ def _loop(
             )
             last = step == resolved.stop_step
             log = step == 1 or last or step % config.log_every_steps == 0
-            extra = equiv_grad_norm(state, batch) if log else {}
+            extra = equiv_grad_norm(state, batch) if log and equiv_grad_norm else {}
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 state, metrics = train_step(state, batch)
             # Fetching step n - 1 only now, with n under way, keeps the device busy.
@@ -247,7 +246,7 @@ def _loop(
             with progress.pause():
                 scores = {}
                 if probe and probe_due:
-                    scores = probe(state.variables.encoder)
+                    scores = probe(experiment.evaluated(state.variables))
                     writer.write_scalars(step, scores)
                 save(step, state, scores)
             if stop:

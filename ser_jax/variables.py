@@ -27,13 +27,18 @@ class Variables:
     batch_stats: PyTree
     method_state: PyTree
 
-    @property
-    def encoder(self) -> PyTree:
-        """Variables of the online encoder alone, to apply it in evaluation."""
-        return {
-            "params": self.params["encoder"],
-            "batch_stats": self.batch_stats["student"]["encoder"],
-        }
+    def encoder(self, target: bool) -> PyTree:
+        """Variables of an encoder alone, to apply it in evaluation.
+
+        Args:
+            target: Whether of the target network, not the online one.
+
+        Returns:
+            {"params", "batch_stats"}.
+        """
+        params = self.target_params if target else self.params
+        stats = self.batch_stats["target" if target else "student"]
+        return {"params": params["encoder"], "batch_stats": stats["encoder"]}
 
 
 @flax.struct.dataclass

@@ -96,8 +96,14 @@ def distinct(names):
     return list(found.values())
 
 
+ON_RESNETS = [f"cifar10_resnet18:{p}" for p in ("byol/ser", "dino/essl_decoupled")]
+
+
 @pytest.mark.parametrize(
-    "name", distinct([*FILES, "dino:multicrop", *(f"moco_v3:{p}" for p in PRESETS)])
+    "name",
+    distinct(
+        [*FILES, "dino:multicrop", *(f"moco_v3:{p}" for p in PRESETS), *ON_RESNETS]
+    ),
 )
 def test_config_trains_two_tiny_steps(name, short_resnets):
     train_two_steps(build(shrink(load(name)), 400))
@@ -183,7 +189,9 @@ def test_the_paper_step_lowers_for_accelerators(platform):
 def test_names_and_settings_are_checked_with_a_suggestion():
     with pytest.raises(ValueError, match="did you mean 'moco_v3'"):
         base_config(objective="moco_v4")
-    with pytest.raises(ValueError, match="there are: augself, equimod, essl, none, ser"):
+    with pytest.raises(
+        ValueError, match="there are: augself, equimod, essl, none, ser"
+    ):
         base_config(regularizer="equimod2")
     config = base_config("moco_v3", "ser")
     for part, typo in (
@@ -216,6 +224,10 @@ def test_names_and_settings_are_checked_with_a_suggestion():
         ("regularizer.negatives", "all", "negatives"),
         ("regularizer.equiv_grad", "key", "equiv_grad"),
         ("regularizer.sampling", "same", "sampling"),
+        ("regularizer.projector_dim", 0, "projector_dim"),
+        ("augment.crop_scale", (0.5,), "scale"),
+        ("model.small_images", True, "stem of a ResNet"),
+        ("optimizer.lars_form", "outer", "adamw has no lars_form"),
         ("augment.recipe", "moco", "recipe"),
         ("model.variant", "S16", "variant"),
     ],
@@ -224,6 +236,13 @@ def test_bad_values_are_refused(key, value, message):
     config = base_config("moco_v3", "ser")
     config.update_from_flattened_dict({key: value})
     with pytest.raises(ValueError, match=message):
+        build(config, 10_000)
+
+
+def test_a_resnet_refuses_what_only_a_vit_has():
+    config = load("cifar10_resnet18")
+    config.model.update(remat=True, depth=3)
+    with pytest.raises(ValueError, match="no ViT: set model.remat, model.depth to 0"):
         build(config, 10_000)
 
 

@@ -13,7 +13,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "ser_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Each layer may import itself and what stands before it.
 LAYERS = [
-    {"losses", "equivariance", "models", "views", "recipe"},
+    {"losses", "equivariance", "models", "views", "recipe", "checks"},
     {"objectives"},
     {"variables", "encode", "learner"},
     {"train_state", "train_step"},

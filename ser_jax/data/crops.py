@@ -42,7 +42,7 @@ class CropSpec:
 
     def __post_init__(self):
         """Refuses impossible bounds."""
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(
                 f"crop {self.name!r}: scale must be shares of the image's area, "
                 f"0 < low <= high <= 1, got {self.scale}"

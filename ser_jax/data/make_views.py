@@ -66,7 +66,9 @@ class ViewMaker:
             if spec.copy_of:
                 original = views[spec.copy_of]
                 turned = jnp.rot90(original.images, spec.quarter_turns, axes=(1, 2))
-                views[spec.name] = dataclasses.replace(original, images=turned)
+                turns = jnp.full_like(original.params.quarter_turns, spec.quarter_turns)
+                params = dataclasses.replace(original.params, quarter_turns=turns)
+                views[spec.name] = View(turned, params, original.recipe)
                 continue
             images, crop = _crops(batch, spec.source)
             if spec.extends:

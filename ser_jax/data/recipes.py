@@ -53,6 +53,7 @@ _TABLE = {
     # Small gray pictures: colour says nothing, and their strokes are a pixel wide.
     "digits": _Row(
         crop_scale=(0.4, 1.0),
+        local_crop_scale=(0.3, 1.0),
         jitter=(0.4, 0.4, 0.0, 0.0),
         gray_prob=0.0,
         blur_prob=_HALF,

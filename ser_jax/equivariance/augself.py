@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ser_jax.checks import check_settings
 from ser_jax.equivariance.augself_targets import CROP_RELEASED, TARGETS, Target
 from ser_jax.equivariance.base import Metrics
 from ser_jax.equivariance.features import FeatureRegularizer, pooled
@@ -116,7 +117,8 @@ class AugSelf(FeatureRegularizer):
             0.5 for ImageNet-100, 1 for STL-10; so for color.)
         color_weight: Weight of the difference in colour jitter.
         blur_weight: Weight of the difference in blur.
-        flip_weight: Weight of whether both or neither were flipped.
+        flip_weight: Weight of whether both or neither were flipped. Only with
+            augment.flip_prob above 0 is there anything to tell.
         rotation_weight: Weight of the quarter turns between the views.
         solarize_weight: Weight of the difference in solarization threshold.
         hidden_dim: Width of the predictors' hidden layers.
@@ -143,6 +145,7 @@ class AugSelf(FeatureRegularizer):
     def __post_init__(self):
         """Checks the settings."""
         super().__post_init__()
+        check_settings(self, counts=("hidden_dim",))
         if not self.targets or min(self.targets.values()) < 0:
             raise ValueError(
                 "the targets' weights must be >= 0 and at least one of them > 0; those "

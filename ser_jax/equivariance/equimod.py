@@ -8,6 +8,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from ser_jax.checks import check_settings
 from ser_jax.equivariance.augment_params import (
     OFFICIAL_STANDARDIZATIONS,
     augmentation_vector,
@@ -203,8 +204,9 @@ class EquiMod(FeatureRegularizer):
                 f"standardize must be one of {', '.join(kinds)}; got "
                 f"{self.standardize!r}."
             )
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be > 0, got {self.temperature}.")
+        check_settings(
+            self, counts=("hidden_dim", "output_dim"), positive=("temperature",)
+        )
 
     def views(self, objective: tuple[ViewSpec, ...]) -> tuple[ViewSpec, ...]:
         """The un-augmented image beside the objective's views."""

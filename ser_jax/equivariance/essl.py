@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ser_jax.checks import check_settings
 from ser_jax.equivariance.base import Metrics
 from ser_jax.equivariance.features import FeatureRegularizer, pooled
 from ser_jax.models.outputs import EncoderOutput
@@ -93,11 +94,7 @@ class ESSL(FeatureRegularizer):
     def __post_init__(self):
         """Checks the settings."""
         super().__post_init__()
-        if self.hidden_dim < 0 or self.bottleneck_dim < 1:
-            raise ValueError(
-                "hidden_dim must be >= 0 (0: as wide as the features) and "
-                f"bottleneck_dim >= 1, got {self.hidden_dim} and {self.bottleneck_dim}."
-            )
+        check_settings(self, counts=("bottleneck_dim",), non_negative=("hidden_dim",))
 
     def views(self, objective: tuple[ViewSpec, ...]) -> tuple[ViewSpec, ...]:
         """One small crop and its three rotations beside the objective's views."""

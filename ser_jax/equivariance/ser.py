@@ -9,6 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from ser_jax.checks import check_settings
 from ser_jax.equivariance.base import Metrics
 from ser_jax.equivariance.geometry import KERNELS, act_on_grid
 from ser_jax.equivariance.group import Element, Group, relative
@@ -159,8 +160,7 @@ class SER:
             raise ValueError(
                 f"layers count blocks and must be >= 1, got {self.grid_layers}."
             )
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be > 0, got {self.temperature}.")
+        check_settings(self, counts=("projector_dim",), positive=("temperature",))
         if not 0 < self.share <= 0.5:
             raise ValueError(f"share must be in (0, 0.5], got {self.share}.")
         self.make_group(base_side=1)  # checks the settings that it takes

@@ -9,6 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from ser_jax.checks import check_settings
 from ser_jax.equivariance.base import Metrics
 from ser_jax.equivariance.features import FeatureRegularizer, pooled
 from ser_jax.losses.contrastive import symmetric_info_nce
@@ -202,10 +203,12 @@ class STL(FeatureRegularizer):
     def __post_init__(self):
         """Checks the settings."""
         super().__post_init__()
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be > 0, got {self.temperature}.")
-        if self.trans_weight < 0:
-            raise ValueError(f"trans_weight must be >= 0, got {self.trans_weight}.")
+        check_settings(
+            self,
+            counts=("hidden_dim", "output_dim", "trans_dim"),
+            non_negative=("trans_weight",),
+            positive=("temperature",),
+        )
 
     def make_heads(self) -> STLHeads:
         """Codes, hypernetwork, projectors."""

@@ -22,6 +22,9 @@ RESNETS: dict[str, tuple[tuple[int, ...], str]] = {
     "resnet50": ((3, 4, 6, 3), "bottleneck"),
 }
 
+# Settings that mean nothing to a ResNet; pos_embed, init_scheme and scan neither.
+_VIT_ONLY = ("freeze_patch_embed", "remat", "drop_path_rate", "depth", "num_heads")
+
 
 def make_encoder(
     variant: str, *, cls_insert: int, small_images: bool, **attributes: Any
@@ -43,12 +46,17 @@ def make_encoder(
         ValueError: If the variant is not known, or a setting is refused.
     """
     if variant not in RESNETS:
+        if small_images:
+            raise ValueError(
+                f"model.small_images is the stem of a ResNet; for {variant} choose the "
+                "patch size, like 'Ti/4'."
+            )
         return make_vit(variant, cls_insert=cls_insert, **attributes)
     stage_sizes, block = RESNETS[variant]
-    if attributes["freeze_patch_embed"]:
+    if refused := [name for name in _VIT_ONLY if attributes[name]]:
         raise ValueError(
-            f"{variant} has no patch embedding to freeze; set "
-            "model.freeze_patch_embed to False."
+            f"{variant} is no ViT: set {', '.join(f'model.{n}' for n in refused)} to 0 "
+            "or False."
         )
     return ResNet(
         stage_sizes,

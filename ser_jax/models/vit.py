@@ -31,8 +31,8 @@ class ViT(nn.Module):
         cls_layers: Layers whose class token is returned, in cls_insert + 1..depth.
         pos_embed: "sincos" (fixed) or "learned". A table entry for the class token
             exists only if it is learned and the token joins at the input.
-        init_scheme: "moco_v3" or "dino": initialisation of kernels and class token.
-            (DINO's normal is cut at 2, a hundred deviations: here it is not cut.)
+        init_scheme: Of kernels and class token: "moco_v3"; "ser", the same but for the
+            patch embedding; "dino" (its normal, cut at a hundred deviations, uncut).
         freeze_patch_embed: Whether the patch embedding takes no gradient.
         mlp_ratio: Hidden width of the MLPs over d.
         drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
@@ -98,9 +98,9 @@ class ViT(nn.Module):
             raise ValueError(
                 f"pos_embed must be 'sincos' or 'learned', got {self.pos_embed!r}."
             )
-        if self.init_scheme not in ("moco_v3", "dino"):
+        if self.init_scheme not in ("moco_v3", "ser", "dino"):
             raise ValueError(
-                f"init_scheme must be 'moco_v3' or 'dino', got {self.init_scheme!r}."
+                f"init_scheme is 'moco_v3', 'ser' or 'dino', not {self.init_scheme!r}."
             )
         super().__post_init__()
 
@@ -136,9 +136,7 @@ class ViT(nn.Module):
         padded = num_slots is not None
         drops = train and self.drop_path_rate and self.has_rng("drop_path")
         keep = self._drop_path_factors(b) if drops else None
-        cls_init = nn.initializers.normal(
-            1e-6 if self.init_scheme == "moco_v3" else 0.02
-        )
+        cls_init = nn.initializers.normal(0.02 if self.init_scheme == "dino" else 1e-6)
         cls_token = self.param("cls_token", cls_init, (1, 1, self.width))
         if self.cls_insert == 0 and self.pos_embed == "learned":
             cls_token = cls_token + self.param(
@@ -235,7 +233,7 @@ class ViT(nn.Module):
     def _block(self) -> Block:
         qkv_init: Initializer
         kernel_init: Initializer
-        if self.init_scheme == "moco_v3":
+        if self.init_scheme != "dino":
             qkv_init, kernel_init = xavier_uniform_qkv, nn.initializers.xavier_uniform()
         else:
             qkv_init = kernel_init = nn.initializers.normal(0.02)

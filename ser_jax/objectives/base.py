@@ -88,12 +88,14 @@ class EmaTarget:
             this step's keys) or "after_update" (DINO, BYOL).
         heads: Which of the objective's heads it has beside the encoder.
         views: Names of the views it encodes.
+        evaluated: Whether evaluation reads its encoder, not the online one.
     """
 
     momentum: float
     advance: str
     heads: tuple[str, ...]
     views: tuple[str, ...]
+    evaluated: bool = False
 
 
 class Objective(Protocol):

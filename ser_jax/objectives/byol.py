@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ser_jax.checks import check_settings
 from ser_jax.losses.cosine import cosine_regression
 from ser_jax.models.heads import BatchNormMlp
 from ser_jax.objectives.base import (
@@ -18,7 +19,6 @@ from ser_jax.objectives.base import (
     standard_views,
     view_pairs,
 )
-from ser_jax.objectives.checks import check_settings
 from ser_jax.views import ViewSpec
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr
 
+from ser_jax.checks import check_settings
 from ser_jax.losses.dino import (
     dino_cross_entropy,
     teacher_probs,
@@ -25,7 +26,6 @@ from ser_jax.objectives.base import (
     standard_views,
     view_pairs,
 )
-from ser_jax.objectives.checks import check_settings
 from ser_jax.views import ViewSpec
 
 
@@ -142,9 +142,11 @@ class DINO:
 
     @property
     def target(self) -> EmaTarget:
-        """EMA of encoder and whole head, moved after the update."""
+        """EMA of encoder and whole head, moved after the update; what one evaluates."""
         heads = ("mlp", "prototypes")
-        return EmaTarget(self.momentum, "after_update", heads, GLOBAL_VIEWS)
+        return EmaTarget(
+            self.momentum, "after_update", heads, GLOBAL_VIEWS, evaluated=True
+        )
 
     def make_heads(self) -> DINOHeads:
         """MLP and prototypes."""

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ser_jax.checks import check_settings
 from ser_jax.losses.contrastive import info_nce
 from ser_jax.models.heads import BatchNormMlp
 from ser_jax.objectives.base import (
@@ -18,25 +19,35 @@ from ser_jax.objectives.base import (
     standard_views,
     view_pairs,
 )
-from ser_jax.objectives.checks import check_settings
 from ser_jax.views import ViewSpec
 
 
 class MoCoV3Heads(nn.Module):
-    """Projector (3 layers) and predictor (2 layers).
+    """Projector and predictor (2 layers).
 
     Attributes:
         hidden_dim: Hidden width of both.
         output_dim: Width of the embedding.
+        num_projector_layers: Linear layers of the projector.
+        predictor_last_norm: Whether the predictor ends in a BatchNorm.
     """
 
     hidden_dim: int
     output_dim: int
+    num_projector_layers: int
+    predictor_last_norm: bool
 
     def setup(self):
         """Makes the two MLPs."""
-        self.projector = BatchNormMlp(self.hidden_dim, self.output_dim, 3)
-        self.predictor = BatchNormMlp(self.hidden_dim, self.output_dim, 2)
+        self.projector = BatchNormMlp(
+            self.hidden_dim, self.output_dim, self.num_projector_layers
+        )
+        self.predictor = BatchNormMlp(
+            self.hidden_dim,
+            self.output_dim,
+            2,
+            last_batch_norm=self.predictor_last_norm,
+        )
 
     def student(self, cls: jax.Array, train: bool) -> jax.Array:
         """Returns queries `[b, output_dim]` from class tokens `[b, d]`."""
@@ -49,7 +60,7 @@ class MoCoV3Heads(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class MoCoV3:
-    """MoCo v3 for vision transformers.
+    """MoCo v3.
 
     Per step and in this order: the target moves towards the online network, queries of
     both views come from the online network, keys of both from the target, each query is
@@ -60,6 +71,9 @@ class MoCoV3:
         momentum: EMA momentum at step 0, rising to 1.
         hidden_dim: Hidden width of projector and predictor.
         output_dim: Width of the embedding.
+        num_projector_layers: Linear layers of the projector: 3 for ViTs, 2 for ResNets.
+        predictor_last_norm: Whether the predictor ends in a BatchNorm: for ViTs, not
+            for ResNets.
         num_local: Local views; the student alone sees them.
 
     Reference:
@@ -72,13 +86,15 @@ class MoCoV3:
     momentum: float = 0.99
     hidden_dim: int = 4096
     output_dim: int = 256
+    num_projector_layers: int = 3
+    predictor_last_norm: bool = True
     num_local: int = 0
 
     def __post_init__(self):
         """Checks the settings."""
         check_settings(
             self,
-            counts=("hidden_dim", "output_dim"),
+            counts=("hidden_dim", "output_dim", "num_projector_layers"),
             non_negative=("num_local",),
             positive=("temperature",),
             fractions=("momentum",),
@@ -96,7 +112,12 @@ class MoCoV3:
 
     def make_heads(self) -> MoCoV3Heads:
         """Projector and predictor."""
-        return MoCoV3Heads(self.hidden_dim, self.output_dim)
+        return MoCoV3Heads(
+            self.hidden_dim,
+            self.output_dim,
+            self.num_projector_layers,
+            self.predictor_last_norm,
+        )
 
     def init_state(self) -> dict[str, jax.Array]:
         """Nothing is carried from step to step."""

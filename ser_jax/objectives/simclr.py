@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ser_jax.checks import check_settings
 from ser_jax.losses.nt_xent import nt_xent
 from ser_jax.models.heads import BatchNormMlp
 from ser_jax.objectives.base import (
@@ -17,7 +18,6 @@ from ser_jax.objectives.base import (
     standard_views,
     unordered_pairs,
 )
-from ser_jax.objectives.checks import check_settings
 from ser_jax.views import ViewSpec
 
 

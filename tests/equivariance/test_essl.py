@@ -190,5 +190,5 @@ def test_the_head_reads_its_layer_and_has_the_width_asked_for(rng, hidden_dim, w
 
 @pytest.mark.parametrize("change", [{"hidden_dim": -1}, {"bottleneck_dim": 0}])
 def test_bad_widths_are_refused(change):
-    with pytest.raises(ValueError, match="bottleneck_dim >= 1"):
+    with pytest.raises(ValueError, match="_dim must be at least"):
         ESSL(**change)

@@ -1,4 +1,4 @@
-"""Range checks that the objectives' settings share."""
+"""Range checks that settings of objectives and regularizers share."""
 
 from collections.abc import Sequence
 from typing import Any
