@@ -101,7 +101,7 @@ def test_weight_zero_is_no_regularizer_given_the_same_views():
     assert aux.loss_equiv > 0  # still measured
     for part in ("encoder", "objective"):
         jax.tree.map(
-            lambda a, b: assert_close(a, b, 1e-6, 1e-7), grads[part], plain_grads[part]
+            lambda a, b: assert_close(a, b, 1e-5, 1e-6), grads[part], plain_grads[part]
         )
 
 
