@@ -22,7 +22,7 @@ _OUT = flags.DEFINE_string(
 _EXAMPLE = "python -m ser_jax.compare /runs/moco_v3 /runs/moco_v3_ser"
 _METRICS = (
     *("knn_accuracy", "loss", "loss_inv", "loss_equiv", "grad_norm_equiv"),
-    *("embedding_std", "teacher_entropy", "contrastive_accuracy"),
+    *("embedding_std", "cls_std", "teacher_entropy", "contrastive_accuracy"),
     *("rotation_accuracy", "mean_correlation"),
 )
 _FROM_SUMMARY = ("images_per_s", "wall_s", "device")

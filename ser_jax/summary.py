@@ -43,6 +43,7 @@ PANELS = (
     Panel("contrastive accuracy", {"contrastive_accuracy": "contrastive"}),
     Panel("rotation accuracy", {"rotation_accuracy": "rotation"}),
     Panel("standard deviation of the embedding", {"embedding_std": "embedding"}),
+    Panel("standard deviation of the class token", {"cls_std": "class token"}),
     Panel("entropy of the teacher", {"teacher_entropy": "teacher"}),
     Panel("correlation of the views", {"mean_correlation": "views"}),
     Panel("learning rate", {"lr": "learning rate"}, is_noisy=False),

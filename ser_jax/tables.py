@@ -54,6 +54,7 @@ def to_text(value: Any) -> str:
         The text.
     """
     value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, int | float) and 1e5 <= abs(value) < math.inf:
+    large = 1e4 if isinstance(value, int) else 1e5
+    if isinstance(value, int | float) and large <= abs(value) < math.inf:
         return f"{value:,.0f}"
     return f"{value:.5g}" if isinstance(value, float) else str(value)

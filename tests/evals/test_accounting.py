@@ -156,6 +156,8 @@ def test_a_resnet_has_cells_and_no_class_token():
             "model.width": 4,
             "model.small_images": True,
             "model.freeze_patch_embed": False,
+            "model.depth": 0,
+            "model.num_heads": 0,
         }
     )
     base, regularized = (
