@@ -16,6 +16,7 @@ from ser_jax.data.make_views import ViewMaker
 from ser_jax.data.recipes import crop_scale, recipe
 from ser_jax.equivariance.registry import REGULARIZERS
 from ser_jax.learner import Learner
+from ser_jax.models.outputs import EncoderOutput
 from ser_jax.models.variants import make_encoder
 from ser_jax.objectives import OBJECTIVES
 from ser_jax.objectives.base import GLOBAL_VIEWS
@@ -90,14 +91,18 @@ class Experiment:
         )
 
     def embed(self, encoder_variables: Any, images: jax.Array) -> jax.Array:
-        """Class tokens `[b, d]` of evaluation images `[b, h, w, 3]`, uint8.
+        """Class tokens, `[b, d]`, float32; arguments as of `encode`."""
+        return self.encode(encoder_variables, images).cls
+
+    def encode(self, encoder_variables: Any, images: jax.Array) -> EncoderOutput:
+        """Features of evaluation images.
 
         Args:
             encoder_variables: What `evaluated` gives.
-            images: As decoded, cropped.
+            images: As decoded, cropped, `[b, h, w, 3]`, uint8.
 
         Returns:
-            `[b, d]`, float32.
+            What the encoder gives in evaluation mode.
         """
         mean, std = (
             jnp.asarray(x, jnp.float32).reshape(1, 1, 1, 3)
@@ -105,7 +110,7 @@ class Experiment:
         )
         images = (images.astype(jnp.float32) / 255 - mean) / std
         features: Any = self.learner.encoder.apply(encoder_variables, images)
-        return features.cls
+        return features
 
 
 def build(config: ConfigDict, num_train_examples: int) -> Experiment:

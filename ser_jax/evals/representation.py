@@ -1,0 +1,69 @@
+"""Whether embeddings have collapsed: how many directions they use."""
+
+import numpy as np
+
+
+def rankme(features: np.ndarray, *, epsilon: float = 1e-7) -> float:
+    """Smooth rank: exp of the entropy of the normalised singular values.
+
+    Singular values, as in the paper, not eigenvalues of the covariance, their squares,
+    which give a smaller number.
+
+    Args:
+        features: Embeddings, `[n, d]`, float; not centred. The paper takes 25 600.
+        epsilon: Added to each normalised singular value; the paper's, for float32.
+
+    Returns:
+        Between 1 and min(n, d); NaN if all features are zero.
+
+    Reference:
+        RankMe (arXiv 2210.02885), Sec. 3.1, Eq. 2 and 3.
+    """
+    singular = np.linalg.svd(np.asarray(features, np.float64), compute_uv=False)
+    total = singular.sum()
+    if total == 0:
+        return float("nan")
+    share = singular / total + epsilon
+    return float(np.exp(-np.sum(share * np.log(share))))
+
+
+def embedding_std(features: np.ndarray) -> float:
+    """Standard deviation of a coordinate of the unit embeddings, mean over coordinates.
+
+    Args:
+        features: Embeddings, `[n, d]`, float; scaled to unit length inside.
+
+    Returns:
+        0 if all embeddings point one way; about 1 / sqrt(d) if they go everywhere.
+
+    Reference:
+        SimSiam (arXiv 2011.10566), Sec. 4.1.
+    """
+    return float(np.std(_unit(features), axis=0).mean())
+
+
+def effective_dimension(features: np.ndarray) -> float:
+    """Participation ratio of the unit embeddings' covariance.
+
+    (sum of eigenvalues)^2 / sum of their squares: k for k directions of equal variance.
+
+    Args:
+        features: Embeddings, `[n, d]`, float; scaled to unit length inside.
+
+    Returns:
+        Between 1 and min(n - 1, d); NaN if the embeddings all point one way.
+    """
+    unit = _unit(features)
+    centred = unit - unit.mean(axis=0)
+    covariance = centred.T @ centred / len(unit)  # [d, d]
+    trace = np.trace(covariance)
+    if trace <= np.finfo(np.float64).eps:  # rounding of equal unit vectors
+        return float("nan")
+    return float(trace**2 / np.sum(covariance**2))
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    """Rows of unit length, float64; rows of zeros stay."""
+    features = np.asarray(features, np.float64)
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.maximum(norms, 1e-12)
