@@ -104,13 +104,16 @@ class Experiment:
         Returns:
             What the encoder gives in evaluation mode.
         """
+        encoder: Any = self.learner.encoder
+        return encoder.apply(encoder_variables, self.normalize(images))
+
+    def normalize(self, images: jax.Array) -> jax.Array:
+        """Pictures `[b, h, w, 3]`, uint8, as the encoder takes them: float32."""
         mean, std = (
             jnp.asarray(x, jnp.float32).reshape(1, 1, 1, 3)
             for x in (self.mean, self.std)
         )
-        images = (images.astype(jnp.float32) / 255 - mean) / std
-        features: Any = self.learner.encoder.apply(encoder_variables, images)
-        return features
+        return (images.astype(jnp.float32) / 255 - mean) / std
 
 
 def build(config: ConfigDict, num_train_examples: int) -> Experiment:

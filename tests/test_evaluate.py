@@ -40,6 +40,20 @@ def test_heads_are_trained_on_the_features_and_results_go_where_asked(run, tmp_p
     assert tasks["linear"]["feature"] in ("cls1", "cls1_avg")
 
 
+def test_every_layer_is_scored_under_every_kind_of_transform(run, tmp_path):
+    folder, _ = run
+    evaluate(str(folder), ["equivariance"], step=None, out=str(tmp_path))
+    tasks = json.loads((tmp_path / "results.json").read_text())["tasks"]
+    scores = tasks["equivariance"]
+    assert list(scores) == ["layer_1", "layer_2"]
+    for kinds in scores.values():
+        # 4 x 4 tokens are too few for a scale of 0.8.
+        assert kinds.keys() == {"rotation", "flip", "aspect", "translation"}
+        for score in kinds.values():
+            assert score["token_cosine"] <= 1 and 0 <= score["top1"] <= 1
+            assert score["error"] > 0  # an untrained ViT with positions
+
+
 @pytest.mark.parametrize(
     "arguments, error, message",
     [
