@@ -29,7 +29,7 @@ _TASKS = flags.DEFINE_list(
     "tasks", ["all"], "knn, linear, logreg, health, equivariance; or all."
 )
 _OUT = flags.DEFINE_string(
-    "out", None, "Folder for results; WORKDIR/eval if not given."
+    "results", None, "Folder for results; WORKDIR/eval if not given."
 )
 
 _EXAMPLE = "python -m ser_jax.evaluate --checkpoint=/tmp/digits_ser --tasks=knn,linear"
