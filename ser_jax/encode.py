@@ -38,15 +38,16 @@ def encode(
     Returns:
         View name -> features, and the running statistics after these views.
     """
-    per_view = encoder.per_view_statistics
     calls: dict[Any, list[str]] = {}
     for name in names:
         kind = name.partition("/")[0]
-        own = name if kind in ("global", "equiv") else kind
-        key = (views[name].images.shape, views[name].group, per_view and own)
+        shared = name if kind in ("global", "equiv") else kind
+        key: tuple[Any, ...] = (views[name].images.shape, views[name].group)
+        if encoder.has_batch_norm:
+            key = (*key, shared)
         calls.setdefault(key, []).append(name)
     features: dict[str, EncoderOutput] = {}
-    for i, ((_, group, _), members) in enumerate(calls.items()):
+    for i, ((_, group, *_), members) in enumerate(calls.items()):
         num = len(members)
         elements = [element for n in members if (element := views[n].element)]
         shapes = [element.grid_shape for element in elements]

@@ -10,8 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import app, flags
 from absl import logging as absl_logging
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ser_jax import command_line, summary, tables
@@ -22,13 +24,14 @@ from ser_jax.evals.features import extract, make_embed
 from ser_jax.evals.tasks import TASKS, Evaluated, Split
 from ser_jax.experiment import Experiment, build, eval_resize_px
 from ser_jax.sharding import check_batch_size, make_mesh, replicated
+from ser_jax.variables import encoder_paths
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a run.")
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint; the newest if not given.")
 _TASKS = flags.DEFINE_list(
     "tasks", ["all"], "knn, linear, logreg, health, equivariance; or all."
 )
-_OUT = flags.DEFINE_string(
+_RESULTS = flags.DEFINE_string(
     "results", None, "Folder for results; WORKDIR/eval if not given."
 )
 
@@ -118,48 +121,40 @@ def _evaluated(
         batch_size=config.batch_size,
         num_threads=config.loader.num_threads,
     )
-    splits = {}
-    for name, source in sources.items():
-        both, labels = read(make_embed(embed, mesh), variables, source)
+    jitted = make_embed(embed, mesh)
+
+    @functools.cache
+    def split(name: str) -> Split:
+        both, labels = read(jitted, variables, sources[name])
         width = both.shape[1] // 2
-        splits[name] = Split({"cls1": both[:, :width], "cls1_avg": both}, labels)
-    normalize = make_embed(lambda _, images: experiment.normalize(images), mesh)
-    images, _ = read(normalize, (), sources["eval"].subset(_NUM_PICTURES))
-    return Evaluated(
-        splits["train"],
-        splits["eval"],
-        experiment.learner.encoder,
-        variables,
-        images,
-        config.seed,
-    )
+        return Split({"cls1": both[:, :width], "cls1_avg": both}, labels)
+
+    @functools.cache
+    def images() -> np.ndarray:
+        normalize = make_embed(lambda _, images: experiment.normalize(images), mesh)
+        return read(normalize, (), sources["eval"].subset(_NUM_PICTURES))[0]
+
+    return Evaluated(split, images, experiment.learner.encoder, variables, config.seed)
 
 
 def _encoder_variables(
-    experiment: Experiment, checkpoints: pathlib.Path, step: int, mesh: Any
+    experiment: Experiment, checkpoints: pathlib.Path, step: int, mesh: Mesh
 ) -> dict[str, Any]:
     """The evaluated encoder's part of the checkpoint, verified."""
-    target = experiment.learner.objective.target
-    of_target = target is not None and target.evaluated
-    paths = {
-        "params": "target_params" if of_target else "params",
-        "batch_stats": f"batch_stats/{'target' if of_target else 'student'}",
-    }
     state = jax.eval_shape(experiment.init_state, experiment.init_rng)
     shapes = experiment.evaluated(state.variables)
     sharding = replicated(mesh)
-
-    def load(name: str, prefix: str) -> Any:
-        abstract = jax.tree.map(
+    variables = {}
+    for name, path in encoder_paths(experiment.evaluates_target).items():
+        variables[name] = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             shapes[name],
         )
-        if not jax.tree.leaves(abstract):
-            return abstract
-        part = f"variables/{prefix}/encoder"
-        return load_subtree(checkpoints, abstract, part, step)
-
-    return {name: load(name, prefix) for name, prefix in paths.items()}
+        if variables[name]:  # a ViT has no statistics, and its checkpoint no such part
+            variables[name] = load_subtree(
+                checkpoints, variables[name], f"variables/{path}", step
+            )
+    return variables
 
 
 def main(argv: list[str]) -> None:
@@ -169,7 +164,7 @@ def main(argv: list[str]) -> None:
         command_line.fail(f"--checkpoint is missing. For example: {_EXAMPLE}")
     absl_logging.set_verbosity(absl_logging.WARNING)
     report = command_line.run_or_fail(
-        evaluate, _CHECKPOINT.value, _TASKS.value, _STEP.value, _OUT.value
+        evaluate, _CHECKPOINT.value, _TASKS.value, _STEP.value, _RESULTS.value
     )
     print(report)
 

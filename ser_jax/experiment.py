@@ -66,10 +66,15 @@ class Experiment:
         """Seed of the crops that paired images share; None if they are not paired."""
         return self.config.seed if self.learner.regularizer.paired else None
 
+    @property
+    def evaluates_target(self) -> bool:
+        """Whether evaluation reads the target network's encoder, not the online one."""
+        target = self.learner.objective.target
+        return target is not None and target.evaluated
+
     def evaluated(self, variables: Variables) -> Any:
         """Variables of the encoder that evaluation reads, for `embed`."""
-        target = self.learner.objective.target
-        return variables.encoder(target is not None and target.evaluated)
+        return variables.encoder(self.evaluates_target)
 
     def abstract_batch(self) -> dict[str, Any]:
         """Shapes of a global batch as the loader makes it."""

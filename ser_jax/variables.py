@@ -1,5 +1,6 @@
 """What a learner carries from step to step, and what comes with its loss."""
 
+import functools
 from typing import Any
 
 import flax.struct
@@ -36,9 +37,28 @@ class Variables:
         Returns:
             {"params", "batch_stats"}.
         """
-        params = self.target_params if target else self.params
-        stats = self.batch_stats["target" if target else "student"]
-        return {"params": params["encoder"], "batch_stats": stats["encoder"]}
+
+        def at(path: str) -> PyTree:
+            field, *keys = path.split("/")
+            return functools.reduce(lambda x, key: x[key], keys, getattr(self, field))
+
+        return {name: at(path) for name, path in encoder_paths(target).items()}
+
+
+def encoder_paths(target: bool) -> dict[str, str]:
+    """Where the variables of an encoder are in `Variables`, and so in a checkpoint.
+
+    Args:
+        target: Whether of the target network, not the online one.
+
+    Returns:
+        "params" and "batch_stats" -> path.
+    """
+    params, stats = ("target_params", "target") if target else ("params", "student")
+    return {
+        "params": f"{params}/encoder",
+        "batch_stats": f"batch_stats/{stats}/encoder",
+    }
 
 
 @flax.struct.dataclass

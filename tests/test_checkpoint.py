@@ -2,18 +2,29 @@
 
 import gc
 import shutil
-from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from checkpoints import (
+    abstract,
+    assert_same,
+    delete_data,
+    delete_state,
+    empty,
+    flip_byte,
+    flip_digit_of_meta,
+    make_state,
+    placed,
+    save_steps,
+    truncate,
+    truncate_meta,
+)
 
 from ser_jax.checkpoint import Checkpointer
 from ser_jax.checkpoint_files import check_manifest, write_manifest
-from ser_jax.checkpoint_reader import load_subtree, read_meta
+from ser_jax.checkpoint_reader import read_meta
 from ser_jax.checkpoint_record import CheckpointMismatchError
 
 # Orbax leaves the other reads of a broken array unawaited.
@@ -26,67 +37,6 @@ pytestmark = pytest.mark.filterwarnings(
 def unawaited_reads_end_with_their_test():
     yield
     gc.collect()
-
-
-@flax.struct.dataclass
-class State:
-    step: jax.Array
-    params: Any
-    opt_state: Any
-    rng: jax.Array
-    flag: jax.Array
-
-
-def make_state(seed=0, width=64):
-    rng = jax.random.key(seed)
-    params = {
-        "encoder": {"kernel": jax.random.normal(rng, (64, width))},
-        "head": {"scale": jnp.arange(8, dtype=jnp.bfloat16) + seed},
-    }
-    opt_state = optax.adamw(1e-3).init(params)
-    return State(jnp.int32(seed), params, opt_state, rng, jnp.array(True))
-
-
-def shardings(tree, num_devices):
-    """Splits the matrices' rows over the devices, replicates the rest."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:num_devices]), ("data",))
-    return jax.tree.map(
-        lambda x: jax.NamedSharding(mesh, jax.P("data") if x.ndim == 2 else jax.P()),
-        tree,
-    )
-
-
-def placed(state, num_devices=8):
-    return jax.device_put(state, shardings(state, num_devices))
-
-
-def abstract(state, num_devices=8):
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        state,
-        shardings(state, num_devices),
-    )
-
-
-def assert_same(actual, expected):
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        assert a.dtype == b.dtype
-        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-            a, b = jax.random.key_data(a), jax.random.key_data(b)
-        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
-
-
-def save_steps(directory, steps, **options):
-    options = {"keep_latest": 9, **options}
-    with Checkpointer(directory, **options) as checkpointer:
-        for step in steps:
-            assert checkpointer.save(step, placed(make_state(step)), {"step": step})
-
-
-def largest_data_file(checkpoint):
-    files = [f for f in (checkpoint / "state").rglob("*") if f.parent.name == "d"]
-    return max(files, key=lambda f: f.stat().st_size)
 
 
 @pytest.mark.parametrize("num_devices", [1, 8])
@@ -142,42 +92,6 @@ def test_metrics_without_the_best_one_are_refused(tmp_path):
         with pytest.raises(ValueError, match=r"'knn'.*found \['loss'\]"):
             checkpointer.save(1, placed({"x": jnp.zeros(8)}), {}, {"loss": 1.0})
         assert checkpointer.all_steps() == []
-
-
-def truncate(checkpoint):
-    file = largest_data_file(checkpoint)
-    data = file.read_bytes()
-    file.write_bytes(data[: len(data) // 2])
-
-
-def delete_data(checkpoint):
-    largest_data_file(checkpoint).unlink()
-
-
-def delete_state(checkpoint):
-    shutil.rmtree(checkpoint / "state")
-
-
-def empty(checkpoint):
-    shutil.rmtree(checkpoint)
-    checkpoint.mkdir()
-
-
-def flip_byte(checkpoint):
-    file = largest_data_file(checkpoint)
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-
-
-def flip_digit_of_meta(checkpoint):
-    file = checkpoint / "meta" / "metadata"
-    file.write_text(file.read_text().replace('"step": 3', '"step": 7', 1))
-
-
-def truncate_meta(checkpoint):
-    file = checkpoint / "meta" / "metadata"
-    file.write_text(file.read_text()[:50])
 
 
 @pytest.mark.parametrize(
@@ -307,36 +221,3 @@ def test_meta_that_is_not_json_is_refused(tmp_path):
         with pytest.raises(TypeError, match="not JSON serializable"):
             checkpointer.save(1, placed({"x": jnp.zeros(8)}), {"a": object()})
         assert checkpointer.all_steps() == []
-
-
-@pytest.mark.parametrize("name", ["params", "params/encoder"])
-def test_a_part_is_loaded_and_verified(tmp_path, name):
-    save_steps(tmp_path, [1, 2])
-    part = make_state(2).params
-    part = part if name == "params" else part["encoder"]
-    target = abstract(part, 1)
-    assert_same(load_subtree(tmp_path, target, name), part)
-    kernel = load_subtree(tmp_path, target, name, step=1)
-    assert not np.array_equal(jax.tree.leaves(kernel)[0], jax.tree.leaves(part)[0])
-    flip_byte(tmp_path / "2")
-    with pytest.raises(ValueError, match=f"changed on disk: {name}"):
-        load_subtree(tmp_path, target, name)
-
-
-def test_an_absent_part_is_an_error(tmp_path):
-    save_steps(tmp_path, [1])
-    target = abstract({"kernel": jnp.zeros((64, 64))}, 1)
-    with pytest.raises(CheckpointMismatchError, match="target/kernel: .*found none"):
-        load_subtree(tmp_path, target, "target")
-    with pytest.raises(FileNotFoundError, match=r"expected step 5 in .*found \[1\]"):
-        load_subtree(tmp_path, target, "params", step=5)
-    assert read_meta(tmp_path, 1) == {"step": 1}
-
-
-@pytest.mark.parametrize("damage", [empty, truncate_meta, flip_digit_of_meta])
-def test_a_damaged_record_is_an_error(tmp_path, damage):
-    save_steps(tmp_path, [2, 3])
-    damage(tmp_path / "3")
-    with pytest.raises(ValueError, match="record in|Expecting|Unterminated"):
-        read_meta(tmp_path)
-    assert read_meta(tmp_path, 2) == {"step": 2}

@@ -21,6 +21,7 @@ def experiment_of(objective, regularizer, **overrides):
     # AugSelf needs colours to tell apart; without them there is less to compile.
     recipe = "augself" if regularizer == "augself" else "plain"
     config = tiny_config(objective, regularizer, **{"augment.recipe": recipe})
+    config.optimizer.weight_decay = 0.0  # so that only a gradient moves a weight
     config.update_from_flattened_dict(overrides)
     return build(config, 64)
 

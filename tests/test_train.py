@@ -11,6 +11,7 @@ import subprocess
 import jax
 import numpy as np
 import pytest
+from runs import assert_close_state, assert_same_state, final_state, losses
 from support import (
     program_env,
     start_main,
@@ -21,8 +22,6 @@ from support import (
 from tensorboard.backend.event_processing import event_accumulator
 
 from ser_jax import sharding, train
-from ser_jax.checkpoint import Checkpointer
-from ser_jax.experiment import build
 from ser_jax.metric_writer import read_metrics
 
 
@@ -46,41 +45,6 @@ def config(data_dir):
 def run(config, workdir, steps):
     config.max_steps = steps
     return train.train(config, str(workdir))
-
-
-def final_state(config, workdir):
-    """The newest checkpoint's arrays, and its step."""
-    experiment = build(config, 1500)
-    mesh = sharding.make_mesh()
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(
-            x.shape, x.dtype, sharding=sharding.replicated(mesh)
-        ),
-        jax.eval_shape(experiment.init_state, experiment.init_rng),
-    )
-    with Checkpointer(workdir / "checkpoints") as checkpointer:
-        state, meta = checkpointer.restore(abstract)
-    return jax.device_get(state), meta["step"]
-
-
-def assert_same_state(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-def assert_close_state(state, expected, config):
-    """Equal but for rounding, which Adam makes steps of where gradients are zero."""
-    learning_rate = config.optimizer.base_lr * config.batch_size / 256
-    parts = (state.variables.params, expected.variables.params)
-    differences = [
-        np.abs(a - b).ravel() for a, b in zip(*map(jax.tree.leaves, parts), strict=True)
-    ]
-    differences = np.concatenate(differences)
-    assert np.mean(differences > 1e-6) < 0.01
-    assert differences.max() < 4 * 2 * learning_rate  # four steps, opposite signs
-
-
-def losses(workdir):
-    return {r["step"]: r["loss"] for r in read_metrics(workdir) if "loss" in r}
 
 
 @pytest.fixture(scope="module")

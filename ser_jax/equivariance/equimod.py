@@ -16,8 +16,8 @@ from ser_jax.equivariance.augment_params import (
 from ser_jax.equivariance.base import Metrics
 from ser_jax.equivariance.features import FeatureRegularizer, pooled
 from ser_jax.losses.contrastive import symmetric_info_nce
+from ser_jax.losses.normalize import l2_normalize
 from ser_jax.losses.nt_xent import nt_xent
-from ser_jax.losses.patch_ntxent import l2_normalize
 from ser_jax.models.heads import BatchNormMlp, batch_norm
 from ser_jax.models.outputs import EncoderOutput
 from ser_jax.views import View, ViewSpec

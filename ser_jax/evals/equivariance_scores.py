@@ -21,7 +21,7 @@ from ser_jax.evals.transforms import (
     Transform,
     encoded_pairs,
 )
-from ser_jax.losses.patch_ntxent import l2_normalize
+from ser_jax.losses.normalize import l2_normalize
 from ser_jax.models.outputs import TokenGrid
 
 

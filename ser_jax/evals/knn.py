@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ser_jax.losses.patch_ntxent import l2_normalize
+from ser_jax.losses.normalize import l2_normalize
 
 
 @functools.partial(jax.jit, static_argnames=("num_neighbors", "num_classes"))

@@ -27,21 +27,6 @@ def rankme(features: np.ndarray, *, epsilon: float = 1e-7) -> float:
     return float(np.exp(-np.sum(share * np.log(share))))
 
 
-def embedding_std(features: np.ndarray) -> float:
-    """Standard deviation of a coordinate of the unit embeddings, mean over coordinates.
-
-    Args:
-        features: Embeddings, `[n, d]`, float; scaled to unit length inside.
-
-    Returns:
-        0 if all embeddings point one way; about 1 / sqrt(d) if they go everywhere.
-
-    Reference:
-        SimSiam (arXiv 2011.10566), Sec. 4.1.
-    """
-    return float(np.std(_unit(features), axis=0).mean())
-
-
 def effective_dimension(features: np.ndarray) -> float:
     """Participation ratio of the unit embeddings' covariance.
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from ser_jax.evals.equivariance_depth import equivariance_by_depth
@@ -11,7 +12,8 @@ from ser_jax.evals.knn import knn_predict
 from ser_jax.evals.linear_probe import linear_probe
 from ser_jax.evals.linear_protocols import LINEAR_PROTOCOLS
 from ser_jax.evals.logreg import logistic_regression
-from ser_jax.evals.representation import effective_dimension, embedding_std, rankme
+from ser_jax.evals.representation import effective_dimension, rankme
+from ser_jax.objectives.base import mean_std
 
 _KNN_NEIGHBORS = (10, 20, 100, 200)
 
@@ -32,23 +34,31 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluated:
-    """What tasks work on.
+    """What tasks work on; features and pictures are read when first asked for.
 
     Attributes:
-        train: Features of the training split.
-        held_out: Features of the evaluation split.
+        split: "train" or "eval" -> its features; cached.
+        images: Pictures of the evaluation split, normalised, `[b, h, w, 3]`; cached.
         encoder: The encoder.
         variables: Its variables.
-        images: The first pictures of the evaluation split, normalised, `[b, h, w, 3]`.
         seed: The run's seed.
     """
 
-    train: Split
-    held_out: Split
+    split: Callable[[str], Split]
+    images: Callable[[], np.ndarray]
     encoder: Any
     variables: Mapping[str, Any]
-    images: np.ndarray
     seed: int
+
+    @property
+    def train(self) -> Split:
+        """Features of the training split."""
+        return self.split("train")
+
+    @property
+    def held_out(self) -> Split:
+        """Features of the evaluation split."""
+        return self.split("eval")
 
     @property
     def num_classes(self) -> int:
@@ -121,14 +131,16 @@ def health(run: Evaluated) -> dict[str, Any]:
     return {
         "rankme": rankme(features),
         "effective_dimension": effective_dimension(features),
-        "cls_std": embedding_std(features),
+        "cls_std": float(mean_std(jnp.asarray(features))),
         "healthy_std": features.shape[1] ** -0.5,
     }
 
 
 def equivariance(run: Evaluated) -> dict[str, Any]:
     """Whether each layer's tokens move with the picture: `equivariance_by_depth`."""
-    return equivariance_by_depth(run.encoder, run.variables, run.images, seed=run.seed)
+    return equivariance_by_depth(
+        run.encoder, run.variables, run.images(), seed=run.seed
+    )
 
 
 TASKS: dict[str, Callable[[Evaluated], dict[str, Any]]] = {

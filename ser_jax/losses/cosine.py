@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ser_jax.losses.patch_ntxent import l2_normalize
+from ser_jax.losses.normalize import l2_normalize
 
 
 def cosine_regression(predictions: jax.Array, targets: jax.Array) -> jax.Array:

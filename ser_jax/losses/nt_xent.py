@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ser_jax.losses.patch_ntxent import l2_normalize
+from ser_jax.losses.normalize import l2_normalize
 
 
 def nt_xent(

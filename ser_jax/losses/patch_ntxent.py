@@ -6,23 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal
 
+from ser_jax.losses.normalize import l2_normalize
+
 _EMPTY = -1e30  # log of "nothing to sum", finite so that gradients stay finite
-
-
-def l2_normalize(x: jax.Array, eps: float = 1e-12) -> jax.Array:
-    """Vectors of unit length along the last axis.
-
-    Args:
-        x: `[..., d]`, any float dtype.
-        eps: Smallest norm divided by; the gradient at zero is finite.
-
-    Returns:
-        `[..., d]`, float32.
-    """
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(
-        jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), eps**2)
-    )
 
 
 def _num_chunks(queries: jax.Array, block_tokens: int) -> int:

@@ -44,7 +44,7 @@ class ResNet(nn.Module):
         Running variances are of the batch as it is, where PyTorch's are unbiased.
     """
 
-    per_view_statistics: ClassVar[bool] = True  # BatchNorm: one view a call
+    has_batch_norm: ClassVar[bool] = True  # `encode` then sees to whose statistics
 
     stage_sizes: tuple[int, ...]
     block: str

@@ -46,7 +46,7 @@ class ViT(nn.Module):
         token after `equiv_layer`.
     """
 
-    per_view_statistics: ClassVar[bool] = False  # no BatchNorm: views share a call
+    has_batch_norm: ClassVar[bool] = False
 
     width: int
     depth: int

@@ -14,11 +14,10 @@ from ser_jax.models.heads import BatchNormMlp
 from ser_jax.objectives.base import (
     GLOBAL_VIEWS,
     Metrics,
+    MultiCropObjective,
     mean_std,
-    standard_views,
     unordered_pairs,
 )
-from ser_jax.views import ViewSpec
 
 
 class BarlowTwinsHeads(nn.Module):
@@ -44,7 +43,7 @@ class BarlowTwinsHeads(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class BarlowTwins:
+class BarlowTwins(MultiCropObjective):
     """Redundancy reduction between views; no target network, no negatives.
 
     Attributes:
@@ -66,34 +65,19 @@ class BarlowTwins:
     off_diagonal_weight: float = 0.0051
     hidden_dim: int = 8192
     output_dim: int = 8192
-    num_local: int = 0
 
     def __post_init__(self):
         """Checks the settings."""
+        super().__post_init__()
         check_settings(
             self,
             counts=("hidden_dim", "output_dim"),
-            non_negative=("num_local",),
             positive=("off_diagonal_weight",),
         )
-
-    @property
-    def views(self) -> tuple[ViewSpec, ...]:
-        """Two global views, and the local ones."""
-        return standard_views(self.num_local)
-
-    @property
-    def target(self) -> None:
-        """No target network."""
-        return None
 
     def make_heads(self) -> BarlowTwinsHeads:
         """Projector."""
         return BarlowTwinsHeads(self.hidden_dim, self.output_dim)
-
-    def init_state(self) -> dict[str, jax.Array]:
-        """Nothing is carried from step to step."""
-        return {}
 
     def loss(
         self,

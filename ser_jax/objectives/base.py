@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ser_jax.losses.patch_ntxent import l2_normalize
+from ser_jax.checks import check_settings
+from ser_jax.losses.normalize import l2_normalize
 from ser_jax.views import ViewSpec
 
 Metrics = dict[str, jax.Array]
@@ -25,14 +26,9 @@ def standard_views(num_local: int) -> tuple[ViewSpec, ...]:
     Returns:
         "global/0", "global/1", "local/0", ...
 
-    Raises:
-        ValueError: If the number is negative.
-
     Reference:
         Caron et al., SwAV (arXiv 2006.09882), Sec. 3.2.
     """
-    if num_local < 0:
-        raise ValueError(f"num_local must be >= 0, got {num_local}.")
     local = (ViewSpec(f"local/{i}", small=True) for i in range(num_local))
     return (*(ViewSpec(name) for name in GLOBAL_VIEWS), *local)
 
@@ -74,6 +70,9 @@ def mean_std(embeddings: jax.Array) -> jax.Array:
     Returns:
         Mean over dimensions of the standard deviation of the unit vectors, `[]`: about
         1 / sqrt(d) if they point everywhere, 0 if all are one.
+
+    Reference:
+        Chen and He, SimSiam (arXiv 2011.10566), Sec. 4.1.
     """
     return jnp.mean(l2_normalize(embeddings).std(axis=0))
 
@@ -96,6 +95,39 @@ class EmaTarget:
     heads: tuple[str, ...]
     views: tuple[str, ...]
     evaluated: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiCropObjective:
+    """What the objectives here have in common.
+
+    Attributes:
+        num_local: Local views beside the two global ones; a target network does not
+            see them.
+
+    Raises:
+        ValueError: If the number is negative.
+    """
+
+    num_local: int = 0
+
+    def __post_init__(self):
+        """Checks the settings."""
+        check_settings(self, non_negative=("num_local",))
+
+    @property
+    def views(self) -> tuple[ViewSpec, ...]:
+        """Two global views, and the local ones."""
+        return standard_views(self.num_local)
+
+    @property
+    def target(self) -> EmaTarget | None:
+        """No target network."""
+        return None
+
+    def init_state(self) -> dict[str, jax.Array]:
+        """Nothing is carried from step to step."""
+        return {}
 
 
 class Objective(Protocol):

@@ -15,11 +15,10 @@ from ser_jax.objectives.base import (
     GLOBAL_VIEWS,
     EmaTarget,
     Metrics,
+    MultiCropObjective,
     mean_std,
-    standard_views,
     view_pairs,
 )
-from ser_jax.views import ViewSpec
 
 
 class BYOLHeads(nn.Module):
@@ -58,7 +57,7 @@ class BYOLHeads(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class BYOL:
+class BYOL(MultiCropObjective):
     """Bootstrap your own latent: no negatives.
 
     Attributes:
@@ -78,21 +77,15 @@ class BYOL:
     momentum: float = 0.996
     hidden_dim: int = 4096
     output_dim: int = 256
-    num_local: int = 0
 
     def __post_init__(self):
         """Checks the settings."""
+        super().__post_init__()
         check_settings(
             self,
             counts=("hidden_dim", "output_dim"),
-            non_negative=("num_local",),
             fractions=("momentum",),
         )
-
-    @property
-    def views(self) -> tuple[ViewSpec, ...]:
-        """Two global views, and the local ones."""
-        return standard_views(self.num_local)
 
     @property
     def target(self) -> EmaTarget:
@@ -102,10 +95,6 @@ class BYOL:
     def make_heads(self) -> BYOLHeads:
         """Projector and predictor."""
         return BYOLHeads(self.hidden_dim, self.output_dim)
-
-    def init_state(self) -> dict[str, jax.Array]:
-        """Nothing is carried from step to step."""
-        return {}
 
     def loss(
         self,

@@ -22,11 +22,10 @@ from ser_jax.objectives.base import (
     GLOBAL_VIEWS,
     EmaTarget,
     Metrics,
+    MultiCropObjective,
     mean_std,
-    standard_views,
     view_pairs,
 )
-from ser_jax.views import ViewSpec
 
 
 @flax.struct.dataclass
@@ -79,7 +78,7 @@ class DINOHeads(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class DINO:
+class DINO(MultiCropObjective):
     """Self-distillation without labels.
 
     The teacher, an EMA of the student that moves after the update, sees the global
@@ -123,22 +122,17 @@ class DINO:
     num_layers: int = 3
     head_batch_norm: bool = False
     norm_last_layer: bool = True
-    num_local: int = 0
 
     def __post_init__(self):
         """Checks the settings."""
+        super().__post_init__()
         check_settings(
             self,
             counts=("hidden_dim", "bottleneck_dim", "output_dim", "num_layers"),
-            non_negative=("teacher_temp_warmup_epochs", "num_local"),
+            non_negative=("teacher_temp_warmup_epochs",),
             positive=("student_temp", "warmup_teacher_temp", "teacher_temp"),
             fractions=("center_momentum", "momentum"),
         )
-
-    @property
-    def views(self) -> tuple[ViewSpec, ...]:
-        """Two global views, and the local ones."""
-        return standard_views(self.num_local)
 
     @property
     def target(self) -> EmaTarget:

@@ -15,11 +15,10 @@ from ser_jax.objectives.base import (
     GLOBAL_VIEWS,
     EmaTarget,
     Metrics,
+    MultiCropObjective,
     mean_std,
-    standard_views,
     view_pairs,
 )
-from ser_jax.views import ViewSpec
 
 
 class MoCoV3Heads(nn.Module):
@@ -59,7 +58,7 @@ class MoCoV3Heads(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class MoCoV3:
+class MoCoV3(MultiCropObjective):
     """MoCo v3.
 
     Per step and in this order: the target moves towards the online network, queries of
@@ -88,22 +87,16 @@ class MoCoV3:
     output_dim: int = 256
     num_projector_layers: int = 3
     predictor_last_norm: bool = True
-    num_local: int = 0
 
     def __post_init__(self):
         """Checks the settings."""
+        super().__post_init__()
         check_settings(
             self,
             counts=("hidden_dim", "output_dim", "num_projector_layers"),
-            non_negative=("num_local",),
             positive=("temperature",),
             fractions=("momentum",),
         )
-
-    @property
-    def views(self) -> tuple[ViewSpec, ...]:
-        """Two global views, and the local ones."""
-        return standard_views(self.num_local)
 
     @property
     def target(self) -> EmaTarget:
@@ -118,10 +111,6 @@ class MoCoV3:
             self.num_projector_layers,
             self.predictor_last_norm,
         )
-
-    def init_state(self) -> dict[str, jax.Array]:
-        """Nothing is carried from step to step."""
-        return {}
 
     def loss(
         self,

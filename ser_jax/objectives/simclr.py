@@ -14,11 +14,10 @@ from ser_jax.models.heads import BatchNormMlp
 from ser_jax.objectives.base import (
     GLOBAL_VIEWS,
     Metrics,
+    MultiCropObjective,
     mean_std,
-    standard_views,
     unordered_pairs,
 )
-from ser_jax.views import ViewSpec
 
 
 class SimCLRHeads(nn.Module):
@@ -44,7 +43,7 @@ class SimCLRHeads(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class SimCLR:
+class SimCLR(MultiCropObjective):
     """Contrastive learning with the batch's other images as negatives; no target.
 
     Attributes:
@@ -69,34 +68,19 @@ class SimCLR:
     hidden_dim: int = 2048
     output_dim: int = 128
     num_layers: int = 3
-    num_local: int = 0
 
     def __post_init__(self):
         """Checks the settings."""
+        super().__post_init__()
         check_settings(
             self,
             counts=("hidden_dim", "output_dim", "num_layers"),
-            non_negative=("num_local",),
             positive=("temperature",),
         )
-
-    @property
-    def views(self) -> tuple[ViewSpec, ...]:
-        """Two global views, and the local ones."""
-        return standard_views(self.num_local)
-
-    @property
-    def target(self) -> None:
-        """No target network."""
-        return None
 
     def make_heads(self) -> SimCLRHeads:
         """Projector."""
         return SimCLRHeads(self.hidden_dim, self.output_dim, self.num_layers)
-
-    def init_state(self) -> dict[str, jax.Array]:
-        """Nothing is carried from step to step."""
-        return {}
 
     def loss(
         self,

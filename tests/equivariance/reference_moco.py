@@ -6,13 +6,8 @@ import jax.numpy as jnp
 from ser_jax.objectives.moco_v3 import MoCoV3
 
 
-def part(arrays: dict, prefix: str) -> dict:
-    """Arrays whose name starts with `prefix`, the prefix cut off."""
-    return {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
-
-
 def mlp(sd: dict, prefix: str) -> dict:
-    return interop_torch.batch_norm_mlp(part(sd, prefix))[0]
+    return interop_torch.batch_norm_mlp(interop_torch.subset(sd, prefix))[0]
 
 
 def online_heads(sd: dict) -> dict:

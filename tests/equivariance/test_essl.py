@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from interop_torch import subset
 from made_up_views import made_up_view, outputs_from
-from reference_moco import mlp, moco, online_heads, part
+from reference_moco import mlp, moco, online_heads
 from support import assert_close
 
 from ser_jax.equivariance.essl import ESSL
@@ -21,7 +22,7 @@ TURNS = 4
 
 def rotation_head(sd: dict) -> dict:
     """Parameters (or their gradients) of the rotation head."""
-    sd = part(sd, "projector_equiv.")
+    sd = subset(sd, "projector_equiv.")
     linears, norms = ("0", "3", "6"), ("1", "4", "7")
     params = {"logits": interop_torch.dense(sd, "8")}
     for i, (linear, norm) in enumerate(zip(linears, norms, strict=True), start=1):
@@ -31,7 +32,7 @@ def rotation_head(sd: dict) -> dict:
 
 
 def encoder_of(sd: dict, prefix: str) -> dict:
-    sd = {k: v for k, v in part(sd, prefix).items() if not k.startswith("head.")}
+    sd = {k: v for k, v in subset(sd, prefix).items() if not k.startswith("head.")}
     return interop_torch.vit(sd, None)
 
 

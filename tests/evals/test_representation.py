@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ser_jax.evals.representation import effective_dimension, embedding_std, rankme
+from ser_jax.evals.representation import effective_dimension, rankme
 
 
 @pytest.fixture
@@ -27,16 +27,6 @@ def test_rankme_counts_equal_directions():
     assert rankme(np.eye(12, 5)) == pytest.approx(5, rel=1e-5)
     assert rankme(np.ones((7, 5))) == pytest.approx(1, abs=2e-5)
     assert np.isnan(rankme(np.zeros((3, 2))))
-
-
-def test_embedding_std_is_that_of_unit_vectors(features):
-    unit = np.array([row / np.sqrt(np.sum(row**2)) for row in features])
-    expected = np.mean([np.sqrt(np.mean((c - c.mean()) ** 2)) for c in unit.T])
-    assert embedding_std(features) == pytest.approx(expected)
-    spread = np.random.default_rng(1).normal(size=(4000, 16))
-    assert embedding_std(spread) == pytest.approx(1 / 4, rel=0.02)
-    lengths = np.arange(1, 5)[:, None]
-    assert embedding_std(lengths * np.ones(3)) == pytest.approx(0, abs=1e-9)
 
 
 def test_effective_dimension_is_the_participation_ratio(features):

@@ -8,7 +8,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from support import assert_close
 
 from ser_jax.equivariance import geometry, group
-from ser_jax.losses.patch_ntxent import l2_normalize, patch_ntxent
+from ser_jax.losses.normalize import l2_normalize
+from ser_jax.losses.patch_ntxent import patch_ntxent
 
 
 def random_case(seed, b=3, n=7, m=5, d=4):
