@@ -2,7 +2,8 @@
 
 What a config's training step costs beside the same config without its regularizer:
 FLOPs, time, memory; and what loader and augmentation cost alone. `--flops_only` counts
-and runs nothing; `--ntxent_memory` asks for the memory of the token-level loss instead.
+and runs nothing; `--ntxent_memory` asks for the memory of the token-level loss instead,
+`--linear_heads` for the time of linear evaluation with 30 heads and with one.
 """
 
 import datetime
@@ -15,9 +16,16 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from ser_jax import command_line
-from ser_jax.benchmark_report import Figures, memory_table, step_table, write_json
+from ser_jax.benchmark_report import (
+    Figures,
+    head_table,
+    memory_table,
+    step_table,
+    write_json,
+)
 from ser_jax.evals import speed
-from ser_jax.evals.compare_flops import compare_flops
+from ser_jax.evals.compare_flops import compare_flops, without_regularizer
+from ser_jax.evals.head_speed import head_costs
 from ser_jax.evals.loss_memory import ntxent_temp_bytes
 from ser_jax.experiment import Experiment, build
 from ser_jax.sharding import check_batch_size, make_mesh
@@ -26,6 +34,9 @@ _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
 _FLOPS_ONLY = flags.DEFINE_bool("flops_only", False, "Count; compile and run nothing.")
 _NTXENT_MEMORY = flags.DEFINE_bool(
     "ntxent_memory", False, "The token-level loss's memory; needs no --config."
+)
+_LINEAR_HEADS = flags.DEFINE_integer(
+    "linear_heads", None, "Classes of linear heads to time instead.", lower_bound=2
 )
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "Global batch, if not the config's.", lower_bound=1
@@ -75,11 +86,14 @@ def measure(
     Raises:
         ValueError: If the config is refused or has no regularizer.
     """
+    if config.regularizer.name == "none":
+        raise ValueError(
+            "this config has no regularizer, so there is nothing to compare: give one "
+            "that has, like configs/moco_v3_ser.py; its base is measured beside it."
+        )
     # Only schedules depend on the size of the data set: any will do.
-    base, regularized = (
-        build(c, 1000 * config.batch_size)
-        for c in (without_regularizer(config), config)
-    )
+    regularized = build(config, 1000 * config.batch_size)
+    base = without_regularizer(regularized)
     figures: Figures = dict.fromkeys(_ALWAYS)
     figures |= {"batch_size": config.batch_size, "config": config.to_dict()}
     logging.info("Counting FLOPs.")
@@ -89,28 +103,6 @@ def measure(
         figures |= utilization(figures)
         figures |= measure_loader(regularized, loader_seconds)
     return figures
-
-
-def without_regularizer(config: ConfigDict) -> ConfigDict:
-    """The same experiment with its objective alone.
-
-    Args:
-        config: An experiment with a regularizer.
-
-    Returns:
-        A new config.
-
-    Raises:
-        ValueError: If there is none to take out.
-    """
-    if config.regularizer.name == "none":
-        raise ValueError(
-            "this config has no regularizer, so there is nothing to compare: give one "
-            "that has, like configs/moco_v3_ser.py; its base is measured beside it."
-        )
-    base = ConfigDict(config.to_dict())
-    base.regularizer = ConfigDict({"name": "none"})
-    return base
 
 
 def measure_steps(base: Experiment, regularized: Experiment, num_steps: int) -> Figures:
@@ -236,6 +228,11 @@ def measure_ntxent_memory() -> Figures:
     return {"ntxent_temp_memory": rows}
 
 
+def measure_linear_heads(config: ConfigDict, num_classes: int) -> Figures:
+    """Seconds of linear evaluation on this config's encoder: `head_costs`."""
+    return head_costs(build(config, 1000 * config.batch_size), num_classes=num_classes)
+
+
 def main(argv: list[str]) -> None:
     """Measures what the flags ask for, prints the table, writes the file."""
     del argv
@@ -252,15 +249,21 @@ def main(argv: list[str]) -> None:
         command_line.check_config_file(_EXAMPLE)
         config = command_line.CONFIG.value
         config.batch_size = _BATCH_SIZE.value or config.batch_size
-        measured = functools.partial(
-            measure,
-            config,
-            flops_only=_FLOPS_ONLY.value,
-            num_steps=_NUM_STEPS.value,
-            loader_seconds=_LOADER_SECONDS.value,
-        )
-        figures |= command_line.run_or_fail(measured)
-        table = step_table(figures)
+        if _LINEAR_HEADS.value:
+            figures |= command_line.run_or_fail(
+                measure_linear_heads, config, _LINEAR_HEADS.value
+            )
+            table = head_table(figures)
+        else:
+            measured = functools.partial(
+                measure,
+                config,
+                flops_only=_FLOPS_ONLY.value,
+                num_steps=_NUM_STEPS.value,
+                loader_seconds=_LOADER_SECONDS.value,
+            )
+            figures |= command_line.run_or_fail(measured)
+            table = step_table(figures)
     if _JSON.value:
         command_line.run_or_fail(write_json, _JSON.value, figures)
     print("{device}, {date}, jax {jax_version}\n{command}\n".format(**figures))

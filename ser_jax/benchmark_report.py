@@ -5,24 +5,13 @@ import os
 import pathlib
 from typing import Any
 
+from ser_jax.evals.compare_flops import ClaimRow, claim_rows
+from ser_jax.tables import table
+
 Figures = dict[str, Any]
 
 # Label, then the figures of the base step, of the regularized one and their ratio.
 _STEP_ROWS = (
-    ("FLOPs, jaxpr", "flops_per_step_base", "flops_per_step_ser", "flops_ratio"),
-    (
-        "FLOPs, base's class token at the same layer",
-        "flops_per_step_base_same_cls_layer",
-        "flops_per_step_ser",
-        "flops_ratio_same_cls_layer",
-    ),
-    (
-        "FLOPs, by hand",
-        "flops_per_step_base_by_hand",
-        "flops_per_step_ser_by_hand",
-        "flops_ratio_by_hand",
-    ),
-    ("FLOPs, XLA with elementwise work", "flops_per_step_base_xla", "", ""),
     ("step, median s", "step_s_base", "step_s_ser", "step_ratio"),
     ("step, p10 s", "step_s_p10_base", "step_s_p10_ser", ""),
     ("step, p90 s", "step_s_p90_base", "step_s_p90_ser", ""),
@@ -47,10 +36,11 @@ def step_table(figures: Figures) -> str:
         A markdown table.
     """
     lines = ["| | base | with regularizer | ratio |", "|---|---:|---:|---:|"]
-    for label, *keys in _STEP_ROWS:
-        *values, ratio = (figures.get(key) for key in keys)
-        if any(value is not None for value in values):
-            cells = [*(_text(value) for value in values), ratio and f"{ratio:.4f}"]
+    rows = claim_rows(figures)
+    rows += [ClaimRow(label, *map(figures.get, keys)) for label, *keys in _STEP_ROWS]
+    for label, base, regularized, ratio in rows:
+        if base is not None or regularized is not None:
+            cells = [_text(base), _text(regularized), ratio and f"{ratio:.4f}"]
             lines.append(f"| {label} | {' | '.join(cell or '' for cell in cells)} |")
     return "\n".join(lines)
 
@@ -69,6 +59,27 @@ def memory_table(figures: Figures) -> str:
         blockwise, dense = row["blockwise_bytes"] / 2**20, row["dense_bytes"] / 2**20
         lines.append(f"| {row['tokens']:,} | {blockwise:,.0f} | {dense:,.0f} |")
     return "\n".join(lines)
+
+
+def head_table(figures: Figures) -> str:
+    """The time of linear evaluation.
+
+    Args:
+        figures: What `head_costs` gives.
+
+    Returns:
+        A markdown table.
+    """
+    encoder, one, grid = (
+        1e3 * figures[key] for key in ("encoder_s", "heads_1_s", "heads_grid_s")
+    )
+    rows = [
+        ("encoder, forward", encoder, encoder, None),
+        ("heads, all epochs", one, grid, figures["heads_ratio"]),
+        ("both", encoder + one, encoder + grid, figures["linear_ratio"]),
+    ]
+    head = ("ms per training image", "1 head", f"{figures['num_heads']} heads", "ratio")
+    return table([head, *((label, *map(_text, cells)) for label, *cells in rows)])
 
 
 def write_json(path: str | os.PathLike[str], figures: Figures) -> None:

@@ -2,8 +2,11 @@
 
 import contextlib
 import functools
+import json
 import os
 import pathlib
+import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -28,6 +31,28 @@ def read_meta(directory: PathLike, step: int | None = None) -> dict[str, Any]:
         ValueError: If its record is damaged or missing.
     """
     return Record.read(_step_path(directory, step) / "meta").meta
+
+
+def read_digest(
+    directory: PathLike, names: Sequence[str], step: int | None = None
+) -> int:
+    """One number for parts of a saved state: that of other values differs.
+
+    Args:
+        directory: Where the checkpoints are.
+        names: Paths of the parts in the state.
+        step: Which checkpoint; None is the newest.
+
+    Returns:
+        CRC-32 of the recorded checksums of all their leaves.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If its record is damaged or missing.
+    """
+    record = Record.read(_step_path(directory, step) / "meta")
+    sums = {name: record.part(name).checksums for name in names}
+    return zlib.crc32(json.dumps(sums, sort_keys=True).encode())
 
 
 def load_subtree(

@@ -1,17 +1,31 @@
 """What the programs' command lines share: a config, and errors of one message."""
 
+import logging
 import pathlib
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import jax
 from absl import flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Experiment: a file in configs/.", lock_config=True
 )
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error was raised.")
+
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Several processes, found in the environment (TPU pod, SLURM).",
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "host:port of process 0, for several processes by hand."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator.")
 
 
 def fail(message: str) -> NoReturn:
@@ -73,6 +87,21 @@ def check_config_file(example: str) -> None:
         others = sorted(str(other) for other in path.parent.glob("*.py"))
         there = f" Beside it there are: {', '.join(others)}." if others else ""
         fail(f"config {path} does not exist.{there}")
+
+
+def log_own_messages() -> None:
+    """Shows this package's messages, and only the warnings of others."""
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells a page a checkpoint
+    logging.getLogger("ser_jax").setLevel(logging.INFO)
+
+
+def join_processes() -> None:
+    """Makes this process one of several, if the flags say that it is."""
+    by_hand = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if 0 < by_hand.count(None) < 3:
+        fail("--coordinator, --num_processes, --process_id go together.")
+    if _DISTRIBUTED.value or None not in by_hand:
+        jax.distributed.initialize(*by_hand)
 
 
 def run_or_fail(function: Callable[..., Any], *args: Any) -> Any:

@@ -1,172 +1,224 @@
 """Command line: `python -m ser_jax.evaluate --checkpoint=WORKDIR --tasks=knn,linear`.
 
-What a trained encoder's features are worth on its data set's evaluation split.
+What a trained encoder is worth: any set of tasks, into WORKDIR/eval.
 """
 
-import functools
+import datetime
+import json
+import logging
 import pathlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import app, flags
-from absl import logging as absl_logging
-from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from ser_jax import command_line, summary, tables
-from ser_jax.checkpoint_reader import load_subtree, read_meta
-from ser_jax.data.host_transforms import CentreCrop
-from ser_jax.data.sources import Source, open_source
-from ser_jax.evals.features import extract, make_embed
-from ser_jax.evals.tasks import TASKS, Evaluated, Split
-from ser_jax.experiment import Experiment, build, eval_resize_px
-from ser_jax.sharding import check_batch_size, make_mesh, replicated
-from ser_jax.variables import encoder_paths
+from ser_jax.evals.linear_protocols import LINEAR_PROTOCOLS
+from ser_jax.open_run import open_run
+from ser_jax.tasks import TASKS
+from ser_jax.tasks.task import Options
+from ser_jax.trained_run import TrainedRun
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a run.")
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint; the newest if not given.")
+_ENCODER = flags.DEFINE_enum(
+    "encoder",
+    None,
+    ["online", "target"],
+    "Whose weights; if not given, those that the method evaluates.",
+)
 _TASKS = flags.DEFINE_list(
-    "tasks", ["all"], "knn, linear, logreg, health, equivariance; or all."
+    "tasks", ["all"], f"{', '.join(TASKS)}; or all: what needs no other data."
 )
 _RESULTS = flags.DEFINE_string(
-    "results", None, "Folder for results; WORKDIR/eval if not given."
+    "results", None, "Folder for results; WORKDIR/eval/STEP-ENCODER if not given."
+)
+_NUM_PICTURES = flags.DEFINE_integer(
+    "num_pictures",
+    256,
+    "Pictures of the evaluation split that are transformed, corrupted and drawn.",
+    lower_bound=2,
+)
+_PROTOCOL = flags.DEFINE_enum(
+    "protocol", "grid", list(LINEAR_PROTOCOLS), "Settings of the linear heads."
+)
+_GRID_LAYER = flags.DEFINE_integer(
+    "grid_layer", None, "Layer whose token grid k-NN and linear heads read, too."
+)
+_CORRUPTED = flags.DEFINE_string(
+    "corrupted", None, "Folder of ImageNet-C or CIFAR-10-C; else made here."
+)
+_PERTURBED = flags.DEFINE_string(
+    "perturbed", None, "Folder of ImageNet-P; else made here."
+)
+_FLIP_NORMALIZERS = flags.DEFINE_string(
+    "flip_normalizers",
+    None,
+    "JSON file, perturbation -> flip probability of a reference network, for the mFR.",
+)
+_SHIFTED = flags.DEFINE_list(
+    "shifted", [], "Prepared data sets: imagenet_v2, imagenet_r, imagenet_sketch, ..."
+)
+_FINETUNE_EPOCHS = flags.DEFINE_float(
+    "finetune_epochs", 20.0, "Epochs of the task finetune.", lower_bound=0.0
 )
 
 _EXAMPLE = "python -m ser_jax.evaluate --checkpoint=/tmp/digits_ser --tasks=knn,linear"
-_NUM_PICTURES = 256  # that equivariance is measured on
+
+_logger = logging.getLogger(__name__)
 
 
-def evaluate(
-    workdir: str, tasks: Sequence[str], step: int | None, out: str | None
-) -> str:
-    """Runs tasks on a run's checkpoint; writes `results.json` and `results.md`.
+def evaluate(run: TrainedRun, tasks: Sequence[str], options: Options) -> str:
+    """Runs tasks; writes `results.json` and `results.md` after each of them.
+
+    Results of other tasks that the folder holds for the same checkpoint are kept.
 
     Args:
-        workdir: The run.
-        tasks: Names in `TASKS`, or "all".
-        step: Which checkpoint; None is the newest.
-        out: Folder for the results; None is `eval` in the workdir.
+        run: The run.
+        tasks: Names in `TASKS`, or "all": those that nothing stands in the way of.
+        options: What they are to do; their folder is made if absent.
 
     Returns:
-        The tables.
+        The table of all results in the folder.
 
     Raises:
-        ValueError: If a task is not known, or the data cannot be evaluated on.
-        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If a task is not known, or cannot be done on this run.
     """
-    chosen = list(TASKS) if "all" in tasks else list(dict.fromkeys(tasks))
-    if unknown := [task for task in chosen if task not in TASKS]:
+    chosen, left_out = choose(run, tasks, options)
+    folder = options.folder
+    results = _earlier(folder / "results.json", run) | _about(run)
+    done = results.setdefault("tasks", {})
+    seconds = results.setdefault("seconds", {})
+    results["left_out"] = {k: v for k, v in left_out.items() if k not in done}
+    folder.mkdir(parents=True, exist_ok=True)
+    report = ""
+    for number, task in enumerate(chosen, start=1):
+        _logger.info("%s (task %d of %d)", task, number, len(chosen))
+        started = time.monotonic()
+        done[task] = TASKS[task].measure(run, options)
+        seconds[task] = round(time.monotonic() - started, 1)
+        report = _table(results)
+        if jax.process_index() == 0:
+            summary.write_json(folder / "results.json", results)
+            summary.write_text(folder / "results.md", report)
+    return report
+
+
+def choose(
+    run: TrainedRun, tasks: Sequence[str], options: Options
+) -> tuple[list[str], dict[str, str]]:
+    """The tasks to do, in the order of `TASKS` if they are all.
+
+    Args:
+        run: The run.
+        tasks: Names in `TASKS`, or "all".
+        options: What they are to do.
+
+    Returns:
+        Their names, and of those that "all" leaves out, why.
+
+    Raises:
+        ValueError: If a task is not known, or cannot be done on this run.
+    """
+    named = [task for task in dict.fromkeys(tasks) if task != "all"]
+    if unknown := [task for task in named if task not in TASKS]:
         raise ValueError(
             f"no task is called {', '.join(unknown)}; there are: all, "
             f"{', '.join(TASKS)}."
         )
-    path = pathlib.Path(workdir).expanduser().absolute()
-    meta = read_meta(path / "checkpoints", step)
-    config = ConfigDict(meta["config"])
-    dataset = config.dataset
-    sources = {
-        name: open_source(dataset.name, split, dataset.data_dir)
-        for name, split in (
-            ("train", dataset.train_split),
-            ("eval", dataset.eval_split),
-        )
-    }
-    for source in sources.values():
-        if source.num_classes is None:
-            raise ValueError(f"{dataset.name!r} has no labels to evaluate on.")
-    experiment = build(config, len(sources["train"]))
-    run = _evaluated(experiment, path / "checkpoints", meta["step"], sources)
-    results: dict[str, Any] = {
-        "run": str(path),
-        "step": meta["step"],
+    obstacles = {name: task.obstacle(run, options) for name, task in TASKS.items()}
+    if stopped := [f"{task}: {obstacles[task]}" for task in named if obstacles[task]]:
+        raise ValueError(" ".join(stopped))
+    if "all" not in tasks:
+        return named, {}
+    everything = [name for name, task in TASKS.items() if task.is_in_all]
+    chosen = [name for name in everything if not obstacles[name]]
+    left_out = {name: why for name in everything if (why := obstacles[name])}
+    return list(dict.fromkeys([*chosen, *named])), left_out
+
+
+def _about(run: TrainedRun) -> dict[str, Any]:
+    """What results are of, and what made them."""
+    config = run.experiment.config
+    return {
+        "run": str(run.workdir),
+        "step": run.step,
+        "encoder": run.encoder_name,
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "num_train": len(sources["train"]),
-        "num_eval": len(sources["eval"]),
-        "tasks": {task: TASKS[task](run) for task in chosen},
+        "date": datetime.date.today().isoformat(),
+        "seed": run.seed,
+        "num_train": len(run.sources["train"]),
+        "num_eval": len(run.sources["eval"]),
+        "settings": {
+            "dataset": config.dataset.name,
+            "objective": config.objective.name,
+            "regularizer": config.regularizer.name,
+            "model": config.model.variant,
+        },
     }
-    folder = pathlib.Path(out).expanduser() if out else path / "eval"
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        ("", "value"),
-        *((k, tables.to_text(v)) for k, v in tables.flatten(results).items()),
-    ]
-    report = tables.table(rows)
-    summary.write_json(folder / "results.json", results)
-    summary.write_text(folder / "results.md", report)
-    return f"{report}\n\nWritten to {folder}."
 
 
-def _evaluated(
-    experiment: Experiment,
-    checkpoints: pathlib.Path,
-    step: int,
-    sources: Mapping[str, Source],
-) -> Evaluated:
-    config, mesh = experiment.config, make_mesh()
-    check_batch_size(config.batch_size, mesh)
-    variables = _encoder_variables(experiment, checkpoints, step, mesh)
-    size = config.augment.image_size
-
-    def embed(variables: Any, images: jax.Array) -> jax.Array:
-        out = experiment.encode(variables, images)
-        return jnp.concatenate([out.cls, jnp.mean(out.tokens, axis=1)], axis=1)
-
-    read = functools.partial(
-        extract,
-        transform=CentreCrop(size, eval_resize_px(size)),
-        mesh=mesh,
-        batch_size=config.batch_size,
-        num_threads=config.loader.num_threads,
-    )
-    jitted = make_embed(embed, mesh)
-
-    @functools.cache
-    def split(name: str) -> Split:
-        both, labels = read(jitted, variables, sources[name])
-        width = both.shape[1] // 2
-        return Split({"cls1": both[:, :width], "cls1_avg": both}, labels)
-
-    @functools.cache
-    def images() -> np.ndarray:
-        normalize = make_embed(lambda _, images: experiment.normalize(images), mesh)
-        return read(normalize, (), sources["eval"].subset(_NUM_PICTURES))[0]
-
-    return Evaluated(split, images, experiment.learner.encoder, variables, config.seed)
-
-
-def _encoder_variables(
-    experiment: Experiment, checkpoints: pathlib.Path, step: int, mesh: Mesh
-) -> dict[str, Any]:
-    """The evaluated encoder's part of the checkpoint, verified."""
-    state = jax.eval_shape(experiment.init_state, experiment.init_rng)
-    shapes = experiment.evaluated(state.variables)
-    sharding = replicated(mesh)
-    variables = {}
-    for name, path in encoder_paths(experiment.evaluates_target).items():
-        variables[name] = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            shapes[name],
+def _earlier(path: pathlib.Path, run: TrainedRun) -> dict[str, Any]:
+    """What was measured before on the same checkpoint, if anything was."""
+    if not path.exists():
+        return {}
+    try:
+        results = json.loads(path.read_text())
+        same = [results[key] for key in ("run", "step", "encoder")]
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path} is no file of results ({error}); move it away."
+        ) from error
+    if same != [str(run.workdir), run.step, run.encoder_name]:
+        raise ValueError(
+            f"{path} holds results of {same[0]}, step {same[1]}, encoder {same[2]}; "
+            "give another folder with --results."
         )
-        if variables[name]:  # a ViT has no statistics, and its checkpoint no such part
-            variables[name] = load_subtree(
-                checkpoints, variables[name], f"variables/{path}", step
-            )
-    return variables
+    return results
+
+
+def _table(results: Mapping[str, Any]) -> str:
+    rows = [(k, tables.to_text(v)) for k, v in tables.flatten(results["tasks"]).items()]
+    about = [f"{key}: {results[key]}" for key in ("run", "step", "encoder", "device")]
+    lines = [*about, "", tables.table([("", "value"), *rows])]
+    if results["left_out"]:
+        lines += ["", "Left out:", ""]
+        lines += [f"- {task}: {why}" for task, why in results["left_out"].items()]
+    return "\n".join(lines)
 
 
 def main(argv: list[str]) -> None:
     """Evaluates the run that the flags name."""
     del argv
-    if _CHECKPOINT.value is None:
+    workdir = _CHECKPOINT.value
+    if workdir is None:
         command_line.fail(f"--checkpoint is missing. For example: {_EXAMPLE}")
-    absl_logging.set_verbosity(absl_logging.WARNING)
-    report = command_line.run_or_fail(
-        evaluate, _CHECKPOINT.value, _TASKS.value, _STEP.value, _RESULTS.value
+    command_line.log_own_messages()
+    command_line.join_processes()
+
+    def run_tasks() -> str:
+        run = open_run(workdir, _STEP.value, _ENCODER.value, _NUM_PICTURES.value)
+        folder = pathlib.Path(_RESULTS.value or run.folder).expanduser()
+        report = evaluate(run, _TASKS.value, _options(folder))
+        return f"{report}\n\nWritten to {folder}."
+
+    print(command_line.run_or_fail(run_tasks))
+
+
+def _options(folder: pathlib.Path) -> Options:
+    """What the flags say."""
+    return Options(
+        folder=folder,
+        protocol=_PROTOCOL.value,
+        grid_layer=_GRID_LAYER.value,
+        corrupted=_CORRUPTED.value,
+        perturbed=_PERTURBED.value,
+        flip_normalizers=_FLIP_NORMALIZERS.value,
+        shifted=tuple(_SHIFTED.value),
+        finetune_epochs=_FINETUNE_EPOCHS.value,
     )
-    print(report)
 
 
 if __name__ == "__main__":

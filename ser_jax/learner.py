@@ -133,57 +133,62 @@ class Learner:
             Loss `[]`, float32, and what comes with it.
         """
         old = variables.batch_stats
-        student, encoder_stats = encode(
-            self.encoder,
-            params["encoder"],
-            old["student"]["encoder"],
-            views,
-            list(views),
-            drop_path_rng=rng,
-        )
-        target, target_stats = self._encode_target(variables, views)
-
-        queries, student_stats = self._apply_objective(
-            "student",
-            params["objective"],
-            old["student"]["objective"],
-            [spec.name for spec in self.objective.views],
-            student,
-        )
-        keys: dict[str, Any] = {}
-        if self.objective.target is not None:
-            keys, target_stats["objective"] = self._apply_objective(
-                "target",
-                variables.target_params["objective"],
-                old["target"]["objective"],
-                self.objective.target.views,
-                target,
+        # The scopes' names are those of profiles and of evals/flops_by_part.py.
+        with jax.named_scope("student_encoder"):
+            student, encoder_stats = encode(
+                self.encoder,
+                params["encoder"],
+                old["student"]["encoder"],
+                views,
+                list(views),
+                drop_path_rng=rng,
             )
-        # The target takes no gradient: it is not what we differentiate. Said again.
-        loss_inv, metrics, method_state = self.objective.loss(
-            queries,
-            jax.lax.stop_gradient(keys),
-            variables.method_state,
-            step // self.steps_per_epoch,
-        )
+        with jax.named_scope("target_encoder"):
+            target, target_stats = self._encode_target(variables, views)
+
+        with jax.named_scope("objective"):
+            queries, student_stats = self._apply_objective(
+                "student",
+                params["objective"],
+                old["student"]["objective"],
+                [spec.name for spec in self.objective.views],
+                student,
+            )
+            keys: dict[str, Any] = {}
+            if self.objective.target is not None:
+                keys, target_stats["objective"] = self._apply_objective(
+                    "target",
+                    variables.target_params["objective"],
+                    old["target"]["objective"],
+                    self.objective.target.views,
+                    target,
+                )
+            # The target takes no gradient: it is not what we differentiate. Said again.
+            loss_inv, metrics, method_state = self.objective.loss(
+                queries,
+                jax.lax.stop_gradient(keys),
+                variables.method_state,
+                step // self.steps_per_epoch,
+            )
 
         stats = {"encoder": encoder_stats, "objective": student_stats}
         outputs = None
         heads = self.regularizer.make_heads()
-        if heads is not None:
-            outputs, updated = heads.apply(
-                {
-                    "params": params["regularizer"],
-                    "batch_stats": old["student"]["regularizer"],
-                },
-                student,
-                target,
-                views,
-                True,
-                mutable=["batch_stats"],
-            )
-            stats["regularizer"] = updated.get("batch_stats", {})
-        loss_equiv, equiv_metrics = self.regularizer.loss(outputs, views)
+        with jax.named_scope("regularizer"):
+            if heads is not None:
+                outputs, updated = heads.apply(
+                    {
+                        "params": params["regularizer"],
+                        "batch_stats": old["student"]["regularizer"],
+                    },
+                    student,
+                    target,
+                    views,
+                    True,
+                    mutable=["batch_stats"],
+                )
+                stats["regularizer"] = updated.get("batch_stats", {})
+            loss_equiv, equiv_metrics = self.regularizer.loss(outputs, views)
         # Of the features themselves: heads that end in BatchNorm hide a collapse.
         cls_std = mean_std(student[self.objective.views[0].name].cls)
         aux = LossAux(

@@ -27,6 +27,7 @@ class Panel(NamedTuple):
     scale: str = "linear"
     starts_at_zero: bool = False
     is_noisy: bool = True
+    is_graded: bool = False  # Lines in order: colours by place, first and last named.
 
 
 PANELS = (
@@ -39,7 +40,14 @@ PANELS = (
         {"grad_norm": "total", "grad_norm_equiv": "equivariance"},
         scale="log",
     ),
+    Panel(
+        "gradient norm by block",
+        {f"grad_norm_block_{i:02d}": f"block {i}" for i in range(1, 49)},
+        scale="log",
+        is_graded=True,
+    ),
     Panel("k-NN accuracy", {"knn_accuracy": "k-NN"}, is_noisy=False),
+    Panel("RankMe", {"rankme": "features"}, is_noisy=False),
     Panel("contrastive accuracy", {"contrastive_accuracy": "contrastive"}),
     Panel("rotation accuracy", {"rotation_accuracy": "rotation"}),
     Panel("standard deviation of the embedding", {"embedding_std": "embedding"}),
@@ -56,7 +64,7 @@ PANELS = (
     ),
 )
 _NUM_COLUMNS = 3
-_COLORS = (
+COLORS = (  # Of runs, in order, in all pictures.
     *("#1b4f8a", "#d1603d", "#3a8f5c", "#8757a0"),
     *("#c79a1d", "#4fa6b8", "#a8455f", "#666666"),
 )
@@ -225,14 +233,18 @@ def read_curves(workdir: str | os.PathLike[str]) -> Curves:
 
 
 def _draw(ax: "Axes", panel: Panel, curves: Curves) -> None:
-    from matplotlib import ticker
+    from matplotlib import colormaps, ticker
 
+    last = sum(name in curves for name in panel.labels) - 1
     for i, (name, label) in enumerate(panel.labels.items()):
-        style, color = divmod(i, len(_COLORS))
+        style, color = divmod(i, len(COLORS))
         look: dict[str, Any] = {
-            "color": _COLORS[color],
+            "color": COLORS[color],
             "linestyle": _LINE_STYLES[style % len(_LINE_STYLES)],
         }
+        if panel.is_graded:
+            look = {"color": colormaps["viridis"](0.9 * i / max(last, 1))}
+            label = label if i in (0, last) else "_unnamed"  # Matplotlib leaves it out.
         points = curves.get(name, np.zeros((0, 2)))
         if panel.scale == "log":
             points = points[points[:, 1] > 0]

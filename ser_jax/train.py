@@ -21,6 +21,7 @@ from ser_jax.data.sources import Source, open_source
 from ser_jax.evals.accounting import account
 from ser_jax.evals.online_knn import make_online_knn
 from ser_jax.experiment import Experiment, build, eval_resize_px
+from ser_jax.health import Write, scale_of, watched
 from ser_jax.metric_writer import MetricWriter, read_metrics
 from ser_jax.preemption import StopSignal
 from ser_jax.progress import Progress, Stopwatch
@@ -83,6 +84,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, Any]:
             is_primary=is_primary,
         )
         writer = MetricWriter(path, start_step=start_step, is_primary=is_primary)
+        scale = scale_of(experiment, state.variables)
 
         def save(step: int, state: TrainState, scores: dict[str, float]) -> None:
             meta = {
@@ -104,7 +106,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, Any]:
                     source,
                     mesh,
                     probe,
-                    writer,
+                    watched(writer.write_scalars, scale, read_metrics(path)),
                     progress,
                     save,
                     should_stop,
@@ -182,7 +184,7 @@ def _loop(
     source: Source,
     mesh: Mesh,
     probe: Probe | None,
-    writer: MetricWriter,
+    write: Write,
     progress: Progress,
     save: Callable[[int, TrainState, dict[str, float]], None],
     should_stop: StopSignal,
@@ -197,12 +199,13 @@ def _loop(
         equiv_grad_norm = compile_equiv_grad_norm(experiment, state, mesh)
     _logger.info("Compiled in %.1f s.", time.monotonic() - started)
     if start_step == 0 and probe:
-        writer.write_scalars(0, probe(experiment.evaluated(state.variables)))
+        write(0, probe(experiment.evaluated(state.variables)))
     waiting = Stopwatch()
     loader = _batches(experiment, source, start_step)
 
     def record(step: int, metrics: dict[str, jax.Array], log: bool) -> None:
-        values = {name: float(x) for name, x in jax.device_get(metrics).items()}
+        wanted = metrics if log else {k: metrics[k] for k in ("loss", "grad_norm")}
+        values = {name: float(x) for name, x in jax.device_get(wanted).items()}
         if not np.isfinite([values["loss"], values["grad_norm"]]).all():
             raise FloatingPointError(
                 f"training has diverged: loss {values['loss']}, gradient norm "
@@ -214,7 +217,7 @@ def _loop(
             values["data_wait_frac"] = waiting.fraction()
             if progress.images_per_s is not None:  # unknown before the second step
                 values["images_per_s"] = progress.images_per_s
-            writer.write_scalars(step, values)
+            write(step, values)
 
     step, pending = start_step, None
     try:
@@ -247,7 +250,7 @@ def _loop(
                 scores = {}
                 if probe and probe_due:
                     scores = probe(experiment.evaluated(state.variables))
-                    writer.write_scalars(step, scores)
+                    write(step, scores)
                 save(step, state, scores)
             if stop:
                 break

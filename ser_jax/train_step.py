@@ -1,9 +1,11 @@
 """One training step, as a pure function of state and batch."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from ser_jax.learner import Batch, Learner, Variables
@@ -23,7 +25,8 @@ def _before_forward(
     target_params = learner.advance_target(
         "before_forward", variables.target_params, variables.params, step
     )
-    views = learner.make_views(views_rng, batch, step)
+    with jax.named_scope("views"):
+        views = learner.make_views(views_rng, batch, step)
     return (
         views,
         dataclasses.replace(variables, target_params=target_params),
@@ -59,8 +62,11 @@ def make_train_step(
         (loss, aux), grads = jax.value_and_grad(learner.loss, has_aux=True)(
             variables.params, variables, views, loss_rng, step
         )
-        updates, opt_state = optimizer.update(grads, state.opt_state, variables.params)
-        params = optax.apply_updates(variables.params, updates)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(
+                grads, state.opt_state, variables.params
+            )
+            params = optax.apply_updates(variables.params, updates)
         target_params = learner.advance_target(
             "after_update", variables.target_params, params, step
         )
@@ -68,9 +74,11 @@ def make_train_step(
             "loss": loss,
             "loss_inv": aux.loss_inv,
             "loss_equiv": aux.loss_equiv,
+            "equiv_weight": jnp.asarray(learner.equiv_weight(step), jnp.float32),
             "grad_norm": optax.tree.norm(grads),
             "lr": learning_rate(step),
         }
+        metrics |= _block_norms(grads["encoder"])
         if learner.target_momentum is not None:
             metrics["ema_momentum"] = learner.target_momentum(step)
         new_variables = dataclasses.replace(
@@ -83,6 +91,21 @@ def make_train_step(
         return TrainState(step + 1, new_variables, opt_state), metrics
 
     return train_step
+
+
+def _block_norms(grads: Mapping[str, Any]) -> Metrics:
+    """Gradient norm of each block, the first "grad_norm_block_01"; {} of a ResNet.
+
+    A ViT's blocks are stacked along the first axis, which is all this needs to know.
+    """
+    if "blocks" not in grads:
+        return {}
+    squares = [
+        jnp.sum(jnp.square(leaf.reshape(leaf.shape[0], -1)), axis=1)
+        for leaf in jax.tree.leaves(grads["blocks"])
+    ]
+    norms = jnp.sqrt(sum(squares))  # [depth]
+    return {f"grad_norm_block_{i:02d}": norm for i, norm in enumerate(norms, start=1)}
 
 
 def make_equiv_grad_norm(

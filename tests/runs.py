@@ -2,9 +2,11 @@
 
 import jax
 import numpy as np
+from support import made_up_state
 
 from ser_jax import sharding
 from ser_jax.checkpoint import Checkpointer
+from ser_jax.data.sources import open_source
 from ser_jax.experiment import build
 from ser_jax.metric_writer import read_metrics
 
@@ -22,6 +24,18 @@ def final_state(config, workdir):
     with Checkpointer(workdir / "checkpoints") as checkpointer:
         state, meta = checkpointer.restore(abstract)
     return jax.device_get(state), meta["step"]
+
+
+def save_made_up(config, workdir, step=1):
+    """A workdir with a checkpoint, without the training."""
+    dataset = config.dataset
+    source = open_source(dataset.name, dataset.train_split, dataset.data_dir)
+    experiment = build(config, len(source))
+    everywhere = sharding.replicated(sharding.make_mesh())
+    state = jax.device_put(made_up_state(experiment), everywhere)
+    meta = {"config": config.to_dict(), "step": step, "data": source.fingerprint}
+    with Checkpointer(workdir / "checkpoints") as checkpointer:
+        checkpointer.save(step, state, meta, {})
 
 
 def assert_same_state(a, b):

@@ -97,11 +97,8 @@ def real_batch(experiment: Experiment, seed: int = 0) -> dict:
     return jax.tree.map(fill, experiment.abstract_batch())
 
 
-def train_two_steps(experiment: Experiment) -> tuple[Any, Any, dict]:
-    """Weights before and after two steps, and the last metrics, all finite.
-
-    The state is filled in rather than initialised, to spare a compilation.
-    """
+def made_up_state(experiment: Experiment) -> Any:
+    """A state filled with numbers: initialising one takes a compilation."""
     rng = np.random.default_rng(0)
 
     def fill(path, leaf):
@@ -113,7 +110,12 @@ def train_two_steps(experiment: Experiment) -> tuple[Any, Any, dict]:
     shapes = jax.eval_shape(experiment.init_state, experiment.init_rng)
     state = jax.tree_util.tree_map_with_path(fill, shapes)
     optimizer_state = jax.tree.map(np.zeros_like, state.opt_state)
-    state = state.replace(opt_state=optimizer_state)
+    return state.replace(opt_state=optimizer_state)
+
+
+def train_two_steps(experiment: Experiment) -> tuple[Any, Any, dict]:
+    """Weights before and after two steps, and the last metrics, all finite."""
+    state = made_up_state(experiment)
     before = state.variables.params
     step = jax.jit(
         make_train_step(

@@ -1,75 +1,282 @@
 """From a workdir to results: the same features as the run's own probe, clear errors."""
 
+import dataclasses
+import functools
 import json
+import shutil
+import subprocess
+import sys
 
 import pytest
-from support import tiny_config
+from runs import save_made_up
+from support import program_env, tiny_config
 
-from ser_jax.evaluate import evaluate
-from ser_jax.train import train
+from ser_jax import trained_run
+from ser_jax.checkpoint_record import Record
+from ser_jax.evals.logreg import logistic_regression
+from ser_jax.evals.online_knn import make_online_knn
+from ser_jax.evaluate import choose, evaluate
+from ser_jax.open_run import open_run
+from ser_jax.tasks.features import classifier
+from ser_jax.tasks.task import Options
+
+
+def make_run(folder, objective, regularizer):
+    config = tiny_config(
+        objective,
+        regularizer,
+        **{"dataset.data_dir": str(folder / "data"), "augment.image_size": 32},
+    )
+    config.dataset.train_split = "train[:500]"
+    save_made_up(config, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A DINO run of one step, whose evaluated encoder is the teacher."""
-    folder = tmp_path_factory.mktemp("run")
-    config = tiny_config("dino", "none", **{"dataset.data_dir": str(folder / "data")})
-    config.max_steps = 1
-    config.dataset.train_split = "train[:500]"
-    return folder, train(config, str(folder))
+def workdir(tmp_path_factory):
+    """A DINO run, whose evaluated encoder is the teacher."""
+    return make_run(tmp_path_factory.mktemp("dino"), "dino", "ser")
 
 
-def test_results_are_those_of_the_runs_own_probe(run):
-    folder, summary = run
-    report = evaluate(str(folder), ["knn", "health", "knn"], step=None, out=None)
-    results = json.loads((folder / "eval" / "results.json").read_text())
-    assert results["step"] == 1 and list(results["tasks"]) == ["knn", "health"]
-    assert results["tasks"]["knn"]["top1_k20"] == pytest.approx(summary["knn_accuracy"])
+@pytest.fixture(scope="module")
+def run(workdir):
+    return open_run(str(workdir), step=None, encoder=None, num_pictures=8)
+
+
+def probe(run):
+    """The probe that a run has while it trains."""
+    knn = run.experiment.config.knn
+    measure = make_online_knn(
+        run.experiment.embed,
+        run.sources["train"],
+        run.sources["eval"],
+        run.transform,
+        run.mesh,
+        batch_size=16,
+        num_threads=2,
+        num_neighbors=knn.num_neighbors,
+        temperature=knn.temperature,
+    )
+    return measure(run.variables)
+
+
+def measure(run, folder, *tasks, **options):
+    report = evaluate(run, tasks, Options(folder, **options))
+    return json.loads((folder / "results.json").read_text()), report
+
+
+def test_results_are_those_of_the_runs_own_probe(run, workdir):
+    assert run.folder == workdir / "eval" / "1-target"
+    results, report = measure(run, run.folder, "knn", "health", "knn")
+    assert results["step"] == 1 and results["settings"]["objective"] == "dino"
+    assert list(results["tasks"]) == ["knn", "health"] == list(results["seconds"])
+    accuracy = results["tasks"]["knn"]["top1_k20"]
+    assert accuracy == pytest.approx(probe(run)["knn_accuracy"]) and accuracy > 0.2
     health = results["tasks"]["health"]
     assert 1 <= health["rankme"] <= 16 and health["healthy_std"] == 0.25
-    assert (folder / "eval" / "results.md").read_text().strip() in report
-    assert "top1_k200" in report
+    assert (run.folder / "results.md").read_text() == report + "\n"
+    assert "knn/top1_k200" in report
 
 
-def test_heads_are_trained_on_the_features_and_results_go_where_asked(run, tmp_path):
-    folder, _ = run
-    evaluate(str(folder), ["linear", "logreg"], step=1, out=str(tmp_path / "out"))
-    tasks = json.loads((tmp_path / "out" / "results.json").read_text())["tasks"]
-    for task in ("linear", "logreg"):
-        assert 0.2 < tasks[task]["top1"] <= tasks[task]["top5"] <= 1  # chance: 0.1
-    assert tasks["linear"]["feature"] in ("cls1", "cls1_avg")
+def test_features_are_read_once_and_results_of_other_tasks_stay(
+    run, tmp_path, monkeypatch
+):
+    run.features("train"), run.features("eval")
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(trained_run, "extract", forbidden)
+    first, _ = measure(run, tmp_path, "linear")
+    assert 0.2 < first["tasks"]["linear"]["top1"] <= first["tasks"]["linear"]["top5"]
+    # With a class token in one block alone there is no cls4.
+    assert first["tasks"]["linear"]["num_heads"] == 20
+    # Three of the 45 strengths: all take a minute.
+    few = functools.partial(logistic_regression, l2_values=(1.0, 1e-2, 1e-4))
+    monkeypatch.setattr("ser_jax.tasks.features.logistic_regression", few)
+    results, report = measure(run, tmp_path, "logreg")
+    assert list(results["tasks"]) == ["linear", "logreg"]
+    assert results["tasks"]["linear"] == first["tasks"]["linear"]
+    assert (
+        0.2 < results["tasks"]["logreg"]["top1"] <= results["tasks"]["logreg"]["top5"]
+    )
+    assert "linear/top1" in report and "logreg/top1" in report
 
 
-def test_every_layer_is_scored_under_every_kind_of_transform(run, tmp_path):
-    folder, _ = run
-    evaluate(str(folder), ["equivariance"], step=None, out=str(tmp_path))
-    tasks = json.loads((tmp_path / "results.json").read_text())["tasks"]
-    scores = tasks["equivariance"]
-    assert list(scores) == ["layer_1", "layer_2"]
-    for kinds in scores.values():
-        # 4 x 4 tokens are too few for a scale of 0.8.
-        assert kinds.keys() == {"rotation", "flip", "aspect", "translation"}
-        for score in kinds.values():
-            assert score["token_cosine"] <= 1 and 0 <= score["top1"] <= 1
-            assert score["error"] > 0  # an untrained ViT with positions
+def test_the_head_is_kept_for_tasks_that_classify_pictures(run, tmp_path, monkeypatch):
+    options = Options(tmp_path)
+    result, _ = measure(run, tmp_path, "linear")
+    monkeypatch.setattr("ser_jax.tasks.features.linear_probe", None)
+    head, feature = classifier(run, options)
+    logits, labels = run.classifier(head, feature)(run.sources["eval"], run.transform)
+    top1 = (logits.argmax(axis=1) == labels).mean()
+    assert top1 == pytest.approx(result["tasks"]["linear"]["top1"])
+    with pytest.raises(TypeError):  # another protocol's head would have to be trained
+        classifier(run, dataclasses.replace(options, protocol="ser"))
+
+
+def test_a_grid_is_classified_beside_the_class_token(run, tmp_path):
+    results, _ = measure(run, tmp_path, "knn", "linear", grid_layer=1)
+    knn, linear = results["tasks"]["knn"], results["tasks"]["linear"]
+    assert knn.keys() >= {"top1_k20", "grid1_top1_k20"}
+    assert linear["grid1_feature"] == "grid1" and 0 < linear["grid1_top1"] <= 1
+
+
+def test_everything_that_needs_nothing_else_is_in_all(run, tmp_path):
+    chosen, left_out = choose(run, ["all", "finetune"], Options(tmp_path))
+    assert chosen == [
+        *("knn", "linear", "logreg", "health", "equivariance", "seis"),
+        *("lie_derivative", "rotation_probe", "corruptions", "perturbations"),
+        *("flops", "pictures", "finetune"),
+    ]
+    assert left_out.keys() == {"equimod", "shifted"}
+    assert "--shifted" in left_out["shifted"]
+
+
+def test_layers_are_measured_and_drawn(run, tmp_path):
+    tasks = ("equivariance", "seis", "lie_derivative", "rotation_probe", "pictures")
+    done = measure(run, tmp_path, *tasks)[0]["tasks"]
+    for task in tasks[:3]:
+        assert {"layer_1", "layer_2"} <= done[task].keys()
+    assert done["equivariance"]["layer_1"]["rotation/90"]["error"] > 0
+    assert done["rotation_probe"]["chance"] == 0.25
+    for name in done["pictures"].values():
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    assert done["pictures"].keys() == {"patch_pca", "equivariance"}
+
+
+def test_other_pictures_and_costs(run, tmp_path):
+    tasks = ("corruptions", "perturbations", "flops", "shifted")
+    results, report = measure(run, tmp_path, *tasks, shifted=("digits",))
+    done = results["tasks"]
+    assert done["corruptions"]["source"] == "generated"
+    assert done["corruptions"]["num_images"] == 8
+    assert len(done["corruptions"]["errors"]) == 14
+    assert 0 <= done["perturbations"]["mean_flip_probability"] <= 1
+    assert done["flops"]["ratio"] > 1
+    same = done["shifted"]["digits"]
+    assert same["num_images"] == 297 and same["num_classes"] == 10
+    assert "shifted/digits/top1" in report
+
+
+def test_the_online_encoder_has_results_of_its_own(workdir, tmp_path):
+    online = open_run(str(workdir), step=1, encoder="online", num_pictures=8)
+    assert online.folder.name == "1-online"
+    results, _ = measure(online, tmp_path, "health", "finetune", finetune_epochs=0.1)
+    assert results["encoder"] == "online"
+    finetune = results["tasks"]["finetune"]
+    assert finetune["total_steps"] == 3 and 0 <= finetune["top1"] <= finetune["top5"]
+
+
+def test_equimod_is_measured_with_its_own_heads(tmp_path):
+    make_run(tmp_path, "barlow_twins", "equimod")
+    run = open_run(str(tmp_path), step=None, encoder=None, num_pictures=8)
+    tasks = measure(run, tmp_path / "out", "equimod")[0]["tasks"]
+    assert -2 <= tasks["equimod"]["gain"] <= 2 and tasks["equimod"]["ratio"] > 0
+    with pytest.raises(ValueError, match="barlow_twins has no encoder 'target'"):
+        open_run(str(tmp_path), None, "target", 8)
 
 
 @pytest.mark.parametrize(
-    "arguments, error, message",
+    "tasks, options, message",
     [
-        (
-            {"tasks": ["knnn"]},
-            ValueError,
-            "no task is called knnn; there are: all, knn",
-        ),
+        (["knnn"], {}, "no task is called knnn; there are: all, knn"),
+        (["knn", "equimod"], {}, "equimod: only runs with EquiMod"),
+        (["shifted"], {}, "--shifted=imagenet_v2"),
+        (["knn"], {"grid_layer": 9}, "layer 9 is not in 1..depth"),
+        (["corruptions"], {"corrupted": "/nowhere"}, "/nowhere"),
+        (["shifted"], {"shifted": ("imagenet_v2",)}, "no data set 'imagenet_v2'"),
+    ],
+)
+def test_mistakes_are_explained_and_write_no_results(
+    run, tmp_path, tasks, options, message
+):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        evaluate(run, tasks, Options(tmp_path, **options))
+    assert not list(tmp_path.glob("results*"))
+
+
+def test_results_of_another_checkpoint_are_not_mixed_in(run, tmp_path):
+    other = {"run": "/elsewhere", "step": 7, "encoder": "online"}
+    (tmp_path / "results.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match="holds results of /elsewhere, step 7"):
+        evaluate(run, ["health"], Options(tmp_path))
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(ValueError, match="is no file of results"):
+        evaluate(run, ["health"], Options(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "settings, error, message",
+    [
         ({"step": 7}, FileNotFoundError, "expected step 7 in .* found"),
         ({"workdir": "/nowhere"}, FileNotFoundError, "expected a checkpoint"),
     ],
 )
-def test_mistakes_are_explained_and_write_nothing(
-    run, tmp_path, arguments, error, message
-):
-    settings = {"workdir": str(run[0]), "tasks": ["knn"], "step": None}
+def test_a_checkpoint_that_is_not_there(workdir, settings, error, message):
+    asked = {"workdir": str(workdir), "step": None, "encoder": None}
     with pytest.raises(error, match=message):
-        evaluate(**(settings | arguments), out=str(tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
+        open_run(**(asked | settings), num_pictures=8)
+
+
+@pytest.mark.parametrize("change", ["unknown", "missing", "objective"])
+def test_a_checkpoint_of_another_version_is_refused(workdir, monkeypatch, change):
+    read = Record.read.__func__
+
+    def changed(cls, directory):
+        record = read(cls, directory)
+        config = record.meta["config"]
+        if change == "unknown":
+            config["optimizer"]["novel"] = 1
+        elif change == "missing":
+            del config["optimizer"]["momentum"]
+        else:
+            config["objective"]["name"] = "byol2"
+        return record
+
+    monkeypatch.setattr(Record, "read", classmethod(changed))
+    expected = {
+        "unknown": "another version .* optimizer.novel",
+        "missing": "another version .* optimizer.momentum",
+        "objective": "byol2",
+    }
+    with pytest.raises(ValueError, match=expected[change]):
+        open_run(str(workdir), None, None, 8)
+
+
+def test_too_few_images_for_the_least_k(run, tmp_path):
+    few = run.sources["train"].part(0, 5)
+    short = dataclasses.replace(run, sources=dict(run.sources) | {"train": few})
+    with pytest.raises(ValueError, match="at least 10 neighbours, .* has 5 images"):
+        evaluate(short, ["knn"], Options(tmp_path))
+
+
+def test_two_processes_find_what_one_does(run, workdir, tmp_path):
+    """Red if rows are out of order, or both write, or one waits for the other."""
+    tasks = ("knn", "linear", "rotation_probe", "pictures")
+    expected, _ = measure(run, tmp_path / "one", *tasks)
+    shutil.rmtree(run.folder / "features")
+    (run.folder / "linear_head.npz").unlink()
+    command = [sys.executable, "-m", "ser_jax.evaluate", f"--checkpoint={workdir}"]
+    command += [f"--tasks={','.join(tasks)}", f"--results={tmp_path / 'two'}"]
+    command += ["--num_pictures=8", "--coordinator=localhost:12399"]
+    processes = [
+        subprocess.Popen(
+            [*command, "--num_processes=2", f"--process_id={i}"],
+            env=program_env(num_devices=4),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for process in processes:
+        _, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+    found = json.loads((tmp_path / "two" / "results.json").read_text())["tasks"]
+    assert found["knn"] == pytest.approx(expected["tasks"]["knn"], abs=0.005)
+    linear = expected["tasks"]["linear"]["top1"]
+    assert found["linear"]["top1"] == pytest.approx(linear, abs=0.02)
+    probe = expected["tasks"]["rotation_probe"]
+    assert found["rotation_probe"] == pytest.approx(probe)
+    for name in found["pictures"].values():
+        assert (tmp_path / "two" / name).is_file()

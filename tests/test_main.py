@@ -97,7 +97,7 @@ def check_flags(module, words):
         f"sys.argv = ['x'] + {words!r};"  # where config flags look for their own
         "rest = flags.FLAGS(sys.argv)[1:];"
         # Runs are the only arguments that are no flags.
-        f"assert {module == 'ser_jax.compare'} or not rest, rest"
+        f"assert {module in ('ser_jax.compare', 'ser_jax.report')} or not rest, rest"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -59,7 +59,7 @@ def test_file(path):
         assert "PartitionSpec" not in text, "only sharding.py places arrays"
     if "configdict" in text.lower():
         allowed = {"config", "presets", "experiment", "train", "benchmark"}
-        allowed |= {"evaluate"}
+        allowed |= {"open_run"}
         assert path.stem in allowed, "below these, plain arguments"
 
 

@@ -118,6 +118,17 @@ def test_long_noisy_curves_get_their_running_mean(tmp_path, monkeypatch):
     np.testing.assert_array_equal(exact.get_ydata(), values)
 
 
+def test_blocks_are_coloured_by_depth_and_the_first_and_last_named(
+    tmp_path, monkeypatch
+):
+    row = {f"grad_norm_block_{i:02d}": float(i) for i in range(1, 13)}
+    write_rows(tmp_path, [row, row])
+    ax = drawn_axes(tmp_path, monkeypatch)["gradient norm by block"]
+    assert len(ax.lines) == len({line.get_color() for line in ax.lines}) == 12
+    named = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert named == ["block 1", "block 12"]
+
+
 def test_nothing_to_plot_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="nothing to plot in"):
         summary.plot_curves(tmp_path)

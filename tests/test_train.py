@@ -185,6 +185,7 @@ def test_what_a_run_leaves_behind(uninterrupted):
     wanted = {
         *("loss", "loss_inv", "loss_equiv", "grad_norm", "grad_norm_equiv", "lr"),
         *("ema_momentum", "embedding_std", "contrastive_accuracy", "data_wait_frac"),
+        *("equiv_weight", "grad_norm_block_01", "grad_norm_block_02"),
     }
     for row in rows:
         if "loss" in row:
@@ -194,6 +195,7 @@ def test_what_a_run_leaves_behind(uninterrupted):
                 row["loss"], row["loss_inv"] + row["loss_equiv"], rtol=1e-5
             )
     assert rows[0]["step"] == 0 and rows[0]["knn_accuracy"] > 0.2
+    assert 1 < rows[0]["rankme"] < 16
     stored = json.loads((workdir / "summary.json").read_text())
     for key in (
         *("loss_first", "loss_last", "knn_accuracy", "knn_accuracy_untrained"),

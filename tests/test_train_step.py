@@ -140,6 +140,44 @@ def test_grad_norm_equiv_reads_zero_where_the_term_has_no_gradient():
     assert norm(state, batch)["grad_norm_equiv"] == 0
 
 
+def test_gradient_norms_of_the_blocks():
+    experiment, state, batch = setup()
+    learner, params = experiment.learner, state.variables.params
+    _, metrics = jax.jit(step_of(experiment))(state, batch)
+    views_rng, loss_rng = jax.random.split(
+        jax.random.fold_in(experiment.step_rng, state.step)
+    )
+
+    @jax.jit
+    def gradient(variables):
+        views = learner.make_views(views_rng, batch, 0)
+        moved = learner.advance_target(
+            "before_forward", variables.target_params, params, 0
+        )
+        variables = variables.replace(target_params=moved)
+        return jax.grad(learner.loss, has_aux=True)(
+            params, variables, views, loss_rng, 0
+        )
+
+    blocks = gradient(state.variables)[0]["encoder"]["blocks"]
+    for i in range(2):
+        squares = [np.sum(np.square(leaf[i])) for leaf in jax.tree.leaves(blocks)]
+        measured = metrics[f"grad_norm_block_{i + 1:02d}"]
+        np.testing.assert_allclose(measured, np.sqrt(sum(squares)), rtol=1e-4)
+    assert "grad_norm_block_03" not in metrics
+
+
+def test_a_resnet_has_no_blocks_to_report():
+    resnet = {"variant": "resnet18", "small_images": True, "freeze_patch_embed": False}
+    resnet |= {"depth": 0, "num_heads": 0}
+    overrides = {f"model.{name}": value for name, value in resnet.items()}
+    experiment = tiny_experiment("none", **overrides)
+    state = jax.eval_shape(experiment.init_state, experiment.init_rng)
+    step = jax.eval_shape(step_of(experiment), state, experiment.abstract_batch())
+    assert "grad_norm" in step[1]
+    assert not any(name.startswith("grad_norm_block") for name in step[1])
+
+
 def test_target_moves_before_the_forward_towards_the_old_weights():
     experiment, state, batch = setup()
     after, metrics = jax.jit(step_of(experiment))(state, batch)

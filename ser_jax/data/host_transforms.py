@@ -165,13 +165,13 @@ class RandomCrops(grain.transforms.RandomMap):
         """The crops and how each was cut.
 
         Args:
-            example: `image` (encoded bytes), `index` and, if images are paired,
-                `position` in the stream; the label is dropped.
+            example: `image` (encoded bytes), `label`, `index` and, if images are
+                paired, `position` in the stream.
             rng: The only source of randomness.
 
         Returns:
             `crops`: name -> `[s, s, 3]` uint8; `crop_params`: name -> `[7]` float32,
-            laid out as `CROP_PARAMS`; `index`: int64.
+            laid out as `CROP_PARAMS`; `label` and `index`: int64.
 
         Raises:
             UnreadableImageError: If the image cannot be decoded.
@@ -199,8 +199,25 @@ class RandomCrops(grain.transforms.RandomMap):
         return {
             "crops": crops,
             "crop_params": params,
+            "label": np.int64(example["label"]),
             "index": np.int64(example["index"]),
         }
+
+
+def resize_short_side(image: np.ndarray, short_px: int) -> np.ndarray:
+    """The whole picture with its short side at `short_px`, by Pillow's bicubic.
+
+    Args:
+        image: `[h, w, 3]`, uint8.
+        short_px: Pixels of the short side.
+
+    Returns:
+        The same, the long side in proportion, rounded down.
+    """
+    height, width = image.shape[:2]
+    short = min(height, width)
+    size = (short_px * width // short, short_px * height // short)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,19 +254,11 @@ class CentreCrop(grain.transforms.Map):
         Raises:
             UnreadableImageError: If the image cannot be decoded.
         """
-        image = decode_image(example["image"])
-        height, width = image.shape[:2]
-        short = min(height, width)
-        height = self.resize_px * height // short
-        width = self.resize_px * width // short
-        top = round((height - self.size_px) / 2)
-        left = round((width - self.size_px) / 2)
-        resized = Image.fromarray(image).resize(
-            (width, height), Image.Resampling.BICUBIC
-        )
-        square = (left, top, left + self.size_px, top + self.size_px)
+        image = resize_short_side(decode_image(example["image"]), self.resize_px)
+        top, left = (round((side - self.size_px) / 2) for side in image.shape[:2])
+        square = image[top : top + self.size_px, left : left + self.size_px]
         return {
-            "image": np.asarray(resized.crop(square)),
+            "image": np.ascontiguousarray(square),
             "label": np.int64(example["label"]),
             "index": np.int64(example["index"]),
         }

@@ -35,6 +35,8 @@ class Source:
         num_classes: Number of classes, or None for a set without labels.
         fingerprint: What tells this data from other data, wherever it is stored: name,
             version, split, num_examples and a hash over all shard lengths.
+        class_names: Names of the classes in the order of their labels, or None where
+            the set has none (or only "0", "1", ...).
     """
 
     name: str
@@ -42,6 +44,7 @@ class Source:
     num_classes: int | None
     fingerprint: dict[str, str | int]
     records: Sequence[dict[str, Any]] = dataclasses.field(repr=False)
+    class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
 
     def __len__(self) -> int:
         """Number of records."""
@@ -62,6 +65,15 @@ class Source:
             return self
         chosen = np.random.default_rng(0).permutation(len(self))[:num_examples]
         return dataclasses.replace(self, records=_Picked(self.records, np.sort(chosen)))
+
+    def part(self, start: int, stop: int) -> Self:
+        """The records from `start` to before `stop`, counted from 0 again."""
+        chosen = np.arange(start, min(stop, len(self)))
+        return dataclasses.replace(
+            self,
+            split=f"{self.split}[{start}:{stop}]",
+            records=_Picked(self.records, chosen),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +146,11 @@ def open_source(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sour
             "no random access; prepare it with file_format='array_record'"
         ) from error
     label = features["label"] if "label" in features else None
-    num_classes = None
+    num_classes, class_names = None, None
     if isinstance(label, tfds.features.ClassLabel):
-        num_classes = label.num_classes
+        num_classes, class_names = label.num_classes, tuple(label.names)
+        if class_names == tuple(map(str, range(num_classes))):
+            class_names = None  # TFDS's filling for classes without names
     shards = {key: list(info.shard_lengths) for key, info in splits.items()}
     digest = hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()
     return Source(
@@ -151,6 +165,7 @@ def open_source(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sour
             "shards": digest[:16],
         },
         records=records,
+        class_names=class_names,
     )
 
 

@@ -70,7 +70,7 @@ def motion_blur(
     image: np.ndarray, rng: Rng, *, radius_px: int, sigma_px: float
 ) -> np.ndarray:
     """Blur along a line up to 45 degrees off the horizontal."""
-    return _streak(image, radius_px, sigma_px, rng.uniform(-45, 45))
+    return streak(image, radius_px, sigma_px, rng.uniform(-45, 45))
 
 
 def zoom_blur(image: np.ndarray, rng: Rng, *, stop: float, step: float) -> np.ndarray:
@@ -93,12 +93,30 @@ def snow(
     keep: float,
 ) -> np.ndarray:
     """Whitened picture with two layers of falling flakes."""
-    flakes = _zoom(rng.normal(mean, std, image.shape[:2]), flake_zoom)
-    flakes = np.clip(np.where(flakes < threshold, 0, flakes), 0, 1)
-    flakes = _streak(flakes, radius_px, sigma_px, rng.uniform(-135, -45))[..., None]
+    layer = flakes(image.shape[:2], rng, mean, std, flake_zoom, threshold)
+    falling = streak(layer, radius_px, sigma_px, rng.uniform(-135, -45))
+    return snowed(image, falling, keep)
+
+
+def flakes(
+    shape: tuple[int, ...],
+    rng: Rng,
+    mean: float,
+    std: float,
+    flake_zoom: float,
+    threshold: float,
+) -> np.ndarray:
+    """A layer of flakes at rest, float `shape` in [0, 1]: the peaks of zoomed noise."""
+    noise = _zoom(rng.normal(mean, std, shape), flake_zoom)
+    return np.clip(np.where(noise < threshold, 0, noise), 0, 1)
+
+
+def snowed(image: np.ndarray, falling: np.ndarray, keep: float) -> np.ndarray:
+    """The picture whitened but for a share, under flakes and the same turned round."""
+    falling = falling[..., None]
     white = 1.5 * cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] + 0.5
     whitened = keep * image + (1 - keep) * np.maximum(image, white)
-    return whitened + flakes + np.rot90(flakes, 2)
+    return whitened + falling + np.rot90(falling, 2)
 
 
 def fog(image: np.ndarray, rng: Rng, *, density: float, decay: float) -> np.ndarray:
@@ -109,7 +127,7 @@ def fog(image: np.ndarray, rng: Rng, *, density: float, decay: float) -> np.ndar
 
 
 def brightness(image: np.ndarray, rng: Rng, *, shift: float) -> np.ndarray:
-    """A higher value in HSV, with hue and saturation kept."""
+    """A higher or lower value in HSV, with hue and saturation kept."""
     hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
     brighter = cv2.merge((hue, saturation, np.minimum(value + np.float32(shift), 1)))
     return cv2.cvtColor(brighter, cv2.COLOR_HSV2RGB)
@@ -195,7 +213,7 @@ def _zoom(image: np.ndarray, factor: float) -> np.ndarray:
     )
 
 
-def _streak(
+def streak(
     image: np.ndarray, radius_px: int, sigma_px: float, angle_deg: float
 ) -> np.ndarray:
     """Blur to one side along a line, as ImageMagick's motion blur does."""

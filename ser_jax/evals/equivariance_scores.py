@@ -51,6 +51,10 @@ class Scores:
 
     Attributes:
         tokens: Equivariance: cosine of rho_g F(x) and F(gx), place by place.
+        unmoved: Of F(x) and F(gx), cell by cell of the grid: high where tokens say
+            more of their place, or of nothing, than of the picture. NaN if g changes
+            the grid's shape. As in EquiMod, `tokens.value - unmoved` is what carrying
+            gains, (1 - unmoved) / (1 - tokens.value) its ratio.
         error: Normalised error, |rho_g F(x) - F(gx)|^2 over the two maps' squared
             distance from their common mean: 0 is exact, 1 is uncorrelated. NaN if the
             tokens are all the same.
@@ -62,6 +66,7 @@ class Scores:
     """
 
     tokens: Cosine
+    unmoved: float
     error: float
     top1: float
     top1_chance: float
@@ -75,6 +80,7 @@ class _Sums(NamedTuple):
     num_images: jax.Array
     num_tokens: jax.Array
     tokens: tuple[jax.Array, jax.Array]  # cosines of counterparts, of strangers
+    unmoved: jax.Array  # cosines of the same cell; NaN if the grids differ in shape
     mean: jax.Array  # of both maps' tokens, [d]
     spread: jax.Array  # squared distance of both maps' tokens from it
     difference: jax.Array  # squared distance between the maps
@@ -199,10 +205,13 @@ def _tally(
         jnp.sum(grid.tokens, axis=1, where=grid.valid[..., None])
         for grid in (still, moved)
     )
+    same_shape = jnp.all(still.grid_shape == moved.grid_shape)
+    unmoved = jnp.sum(l2_normalize(a) * l2_normalize(still.tokens), axis=-1)  # [b, n]
     return _Sums(
         num_images=jnp.sum(fresh),
         num_tokens=num_tokens,
         tokens=cosines(a, carried, strangers, counts),
+        unmoved=jnp.where(same_shape, jnp.sum(unmoved, where=counts), jnp.nan),
         mean=mean,
         spread=jnp.sum(spread, where=counts[..., None]),
         difference=jnp.sum(jnp.square(a - carried), where=counts[..., None]),
@@ -222,6 +231,7 @@ def _scores(batches: list[_Sums]) -> Scores:
     rounding = 1e-10 * weights.sum() * np.sum(mean**2)  # of equal tokens' mean
     return Scores(
         tokens=Cosine(*(float(x.sum() / num_tokens) for x in s.tokens)),
+        unmoved=float(s.unmoved.sum() / num_tokens),
         error=float(s.difference.sum() / spread) if spread > rounding else float("nan"),
         top1=float(s.matches.sum() / num_tokens),
         top1_chance=float(num_images / num_tokens),

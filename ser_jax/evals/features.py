@@ -12,6 +12,8 @@ from ser_jax.data.loader import eval_batches
 from ser_jax.data.sources import Source
 from ser_jax.sharding import batch_sharded, replicated, shard_batch
 
+_KEPT = ("label", "index", "valid")
+
 
 def make_embed(
     embed: Callable[[Any, jax.Array], jax.Array], mesh: Mesh
@@ -23,11 +25,12 @@ def make_embed(
         mesh: The mesh; images are sharded over it.
 
     Returns:
-        `(params, batch) -> (features [b, d], labels [b], valid [b])`, on every device.
+        `(params, batch) -> (features [b, d], labels [b], index [b], valid [b])`, on
+        every device.
     """
 
     def run(params, batch):
-        return embed(params, batch["image"]), batch["label"], batch["valid"]
+        return embed(params, batch["image"]), *(batch[key] for key in _KEPT)
 
     return jax.jit(
         run,
@@ -45,6 +48,7 @@ def extract(
     *,
     batch_size: int,
     num_threads: int,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features and labels of every image of a source.
 
@@ -56,9 +60,11 @@ def extract(
         mesh: The mesh.
         batch_size: Global batch size, a multiple of the number of devices.
         num_threads: Threads that decode.
+        on_batch: Called after each batch.
 
     Returns:
-        Features `[n, d]`, float32, and labels `[n]`, int; the same on every process.
+        Features `[n, d]`, float32, and labels `[n]`, int, in the order of the source;
+        the same on every process.
     """
     rows = []
     for batch in eval_batches(
@@ -70,9 +76,16 @@ def extract(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     ):
-        arrays = {key: np.asarray(batch[key]) for key in ("image", "label", "valid")}
+        arrays = {key: np.asarray(batch[key]) for key in ("image", *_KEPT)}
         rows.append(embed(params, shard_batch(arrays, mesh)))
-    features, labels, valid = (
+        # The one before is done while this one is computed: the device stays busy, and
+        # neither it nor the count runs far behind.
+        if len(rows) > 1:
+            rows[-2] = jax.device_get(rows[-2])
+        on_batch()
+    features, labels, index, valid = (
         np.concatenate(parts) for parts in zip(*jax.device_get(rows), strict=True)
     )
-    return features[valid], labels[valid]
+    # Each process has every other record of a batch; on devices its rows are adjacent.
+    order = np.argsort(index[valid])
+    return features[valid][order], labels[valid][order]

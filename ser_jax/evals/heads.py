@@ -50,6 +50,22 @@ def head_loss(head: Head, features: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
+def logit_accuracy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Top-1 and top-5 accuracy of logits.
+
+    Args:
+        logits: `[n, classes]`.
+        labels: Classes, `[n]`, int.
+
+    Returns:
+        Two shares of examples in [0, 1]: label first, and among the first five. Ties
+        count against the label.
+    """
+    own = np.take_along_axis(logits, labels[:, None], axis=1)  # [n, 1]
+    rank = np.sum(logits >= own, axis=1)  # [n], 1 is the best
+    return float(np.mean(rank <= 1)), float(np.mean(rank <= 5))
+
+
 def stack_accuracy(
     heads: Head, features: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -37,19 +37,21 @@ class ProbedHead:
 
 @dataclasses.dataclass(frozen=True)
 class LinearProbeResult:
-    """What a linear evaluation found; `dataclasses.asdict` makes it plain data.
+    """What a linear evaluation found.
 
     Attributes:
         best: The head with the highest held-out accuracy, the first of equals.
         top1: Its accuracy on the evaluated split, in [0, 1].
         top5: Share of examples whose label is among its five highest logits.
         grid: Every head.
+        head: The best one's weights.
     """
 
     best: ProbedHead
     top1: float
     top5: float
     grid: tuple[ProbedHead, ...]
+    head: Head
 
 
 def linear_probe(
@@ -124,7 +126,8 @@ def linear_probe(
             f"base_learning_rates (now {protocol.base_learning_rates})."
         )
     top1, top5 = stack_accuracy(heads[winner], evaluated[best.feature], eval_labels)
-    return LinearProbeResult(best, float(top1[0]), float(top5[0]), tuple(grid))
+    head = jax.tree.map(lambda x: x[0], heads[winner])
+    return LinearProbeResult(best, float(top1[0]), float(top5[0]), tuple(grid), head)
 
 
 def train_heads(

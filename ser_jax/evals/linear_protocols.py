@@ -91,4 +91,12 @@ SER = LinearProtocol(
     batch_size=2048,
     num_epochs=50,
 )
-LINEAR_PROTOCOLS = {"moco_v3": MOCO_V3, "dino": DINO, "ser": SER}
+# Not a paper's, in the manner of DINOv2's (arXiv 2304.07193): few epochs, and settings
+# wide enough for any encoder, since 30 heads cost little more than one.
+GRID = LinearProtocol(
+    features=("cls1", "cls4", "cls1_avg"),
+    base_learning_rates=(1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+    batch_size=1024,
+    num_epochs=10,
+)
+LINEAR_PROTOCOLS = {"grid": GRID, "moco_v3": MOCO_V3, "dino": DINO, "ser": SER}

@@ -1,4 +1,4 @@
-"""k-NN accuracy of an encoder while it trains."""
+"""k-NN accuracy and rank of an encoder's features while it trains."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from ser_jax.data.sources import Source
 from ser_jax.evals.features import extract, make_embed
 from ser_jax.evals.knn import knn_predict
+from ser_jax.evals.representation import rankme
 
 
 def make_online_knn(
@@ -39,7 +40,8 @@ def make_online_knn(
         temperature: See `knn_predict`.
 
     Returns:
-        `variables -> {"knn_accuracy": share of eval_source classified right}`.
+        `variables -> {"knn_accuracy": share of eval_source classified right, "rankme":
+        smooth rank of its features}`.
     """
     jitted = make_embed(embed, mesh)
 
@@ -57,13 +59,13 @@ def make_online_knn(
     def probe(params: Any) -> dict[str, float]:
         bank, labels = features(params, train_source)
         queries, truth = features(params, eval_source)
+        k = min(num_neighbors, len(bank))
         predicted = knn_predict(
-            queries,
-            bank,
-            labels,
-            num_neighbors=min(num_neighbors, len(bank)),
-            temperature=temperature,
+            queries, bank, labels, neighbors=[k], temperature=temperature
         )
-        return {"knn_accuracy": float(np.mean(predicted == truth))}
+        return {
+            "knn_accuracy": float(np.mean(predicted[k] == truth)),
+            "rankme": rankme(queries),
+        }
 
     return probe

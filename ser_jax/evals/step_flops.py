@@ -16,6 +16,7 @@ from ser_jax.objectives.moco_v3 import MoCoV3
 from ser_jax.views import equiv_count
 
 _VIEWS = 2
+_PAPER_GPUS = 8
 _BACKWARD = 2  # one product for the input's gradient, one for the weight's
 
 
@@ -77,6 +78,45 @@ def step_flops(learner: Learner, batch_size: int) -> StepFlops:
         count = equiv_count(batch_size, regularizer.share)
         macs |= _ser_macs(vit, regularizer, count)
     return StepFlops({part: 2 * value for part, value in macs.items()})
+
+
+def paper_step_flops(learner: Learner, batch_size: int) -> StepFlops:
+    """FLOPs of one SER step as the paper's program spends them, by our reconstruction.
+
+    On 8 GPUs: images of b2 rounded on each, grids unpadded and of the base grid's size
+    on average, two matrices of logits per step, the same on every GPU; class token at
+    the input. docs/flops.md tells why.
+
+    Args:
+        learner: MoCo v3 on a ViT with SER, as for `step_flops`.
+        batch_size: Global batch size.
+
+    Returns:
+        FLOPs by part: the base's, then SER's; against the base alone the paper's 1.008.
+
+    Raises:
+        ValueError: If the learner is another one.
+    """
+    vit, ser = learner.encoder, learner.regularizer
+    if not (isinstance(vit, ViT) and isinstance(ser, SER)):
+        raise ValueError(f"the paper's step is one of a ViT with SER, not {learner}.")
+    base = dataclasses.replace(
+        learner, encoder=vit.clone(cls_insert=0), regularizer=NoRegularizer()
+    )
+    images = _PAPER_GPUS * round(batch_size / _PAPER_GPUS * ser.share)
+    tokens = images * (vit.image_size // vit.patch_size) ** 2
+    dim = ser.projector_dim
+    projector = vit.width * dim + dim**2
+    # Student: forward, backward twice. Teacher: forward, weights, the second's input.
+    projections = 3 * projector + 2 * projector + dim**2
+    logits = (1 + _BACKWARD) * tokens**2 * dim
+    return StepFlops(
+        {
+            **step_flops(base, batch_size).parts,
+            "token projector": 2 * _VIEWS * tokens * projections,
+            "token logits": 2 * _VIEWS * logits * _PAPER_GPUS,
+        }
+    )
 
 
 def _is_plain_ser(regularizer: object) -> bool:

@@ -72,7 +72,7 @@ class Translation:
 
 Transform = Reshape | Translation
 
-# What stands before the slash is the kind: a kind's score is the mean over its members.
+# What stands before the slash is the kind.
 DEFAULT_TRANSFORMS: Mapping[str, Transform] = MappingProxyType(
     {
         "rotation/90": Reshape(QUARTER_TURNS[1]),

@@ -240,6 +240,7 @@ def test_pairs_share_their_boxes_in_shares_of_the_image_and_not_their_flips():
             image = np.zeros((*size, 3), np.uint8)
             example = {
                 "image": encoded(image),
+                "label": 3,
                 "index": 0,
                 "position": position + 4 * repeat,
             }
@@ -256,8 +257,9 @@ def test_pairs_share_their_boxes_in_shares_of_the_image_and_not_their_flips():
 def test_centre_crops_are_the_central_square_unflipped():
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     transform = ht.RandomCrops((CropSpec("plain", 20, flip_prob=1.0, centre_frac=0.5),))
-    example = {"image": encoded(image), "index": 0}
+    example = {"image": encoded(image), "label": 3, "index": 0}
     out = transform.random_map(example, np.random.default_rng(0))
+    assert (out["label"], out["index"]) == (3, 0)
     np.testing.assert_array_equal(out["crops"]["plain"], image[10:30, 20:40])
     np.testing.assert_array_equal(
         out["crop_params"]["plain"], [10, 20, 20, 20, 40, 60, 0]

@@ -160,9 +160,8 @@ def test_a_resnet_has_cells_and_no_class_token():
             "model.num_heads": 0,
         }
     )
-    base, regularized = (
-        shallow(build(c, 64)) for c in (without_regularizer(config), config)
-    )
+    whole = build(config, 64)
+    base, regularized = map(shallow, (without_regularizer(whole), whole))
     canvas = 3 * 3  # of pictures of 2 x 2 cells, up to 1.3 times as large, aspect 4:3
     assert_holds(
         account(regularized),

@@ -141,7 +141,7 @@ def test_streak_is_one_sided_and_at_its_angle():
     image = np.zeros((33, 33), np.float32)
     image[16, 16] = 1
     for angle_deg, (dy, dx) in {0: (0, -1), 90: (-1, 0), -45: (1, -1)}.items():
-        blurred = effects._streak(image, 3, 2.0, angle_deg)
+        blurred = effects.streak(image, 3, 2.0, angle_deg)
         assert blurred.sum() == pytest.approx(1, abs=1e-5)
         assert blurred[16 + dy, 16 + dx] > blurred[16 + 2 * dy, 16 + 2 * dx] > 0.05
         assert blurred[16 - dy, 16 - dx] == pytest.approx(0, abs=1e-6)

@@ -1,10 +1,12 @@
 """Counting FLOPs in a jaxpr: each structure by hand, and against XLA's own count."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from ser_jax.evals.flops import count_flops
+from ser_jax.evals.flops import count_flops, flops_by_scope, jaxpr_flops
 from ser_jax.models.variants import make_vit
 
 
@@ -104,6 +106,44 @@ def test_dead_work_and_stopped_gradients_are_free():
     assert count_flops(step, A, B) == 2 * PRODUCT
     free = jax.value_and_grad(lambda x, y: jnp.sin(x @ y).sum(), argnums=(0, 1))
     assert count_flops(free, A, B) == 3 * PRODUCT
+
+
+def test_two_layers_by_scope_and_pass():
+    def loss(weights, x):
+        with jax.named_scope("first"):
+            x = jnp.sin(x @ weights[0])
+        with jax.named_scope("second"):
+            return jax.lax.scan(lambda y, w: (jnp.sin(y @ w), None), x, weights[1])[
+                0
+            ].sum()
+
+    weights, x = (shape(5, 7), shape(4, 7, 7)), shape(3, 5)
+    step = jax.jit(jax.value_and_grad(loss))
+    one, turn = 2 * 3 * 5 * 7, 2 * 3 * 7 * 7
+    passes = {
+        "jvp(first)": one,
+        "transpose(jvp(first))": one,  # of the weights alone: x is given
+        "jvp(second)": 4 * turn,
+        "transpose(jvp(second))": 8 * turn,
+    }
+    assert by_scope(flops_by_scope(step, weights, x)) == passes
+    assert count_flops(step, weights, x) == sum(passes.values())
+    once = jaxpr_flops(jax.make_jaxpr(step)(weights, x), loops_once=True)
+    assert by_scope(once) == passes | {
+        "jvp(second)": turn,
+        "transpose(jvp(second))": 2 * turn,
+    }
+
+
+def by_scope(flops):
+    """Sums by the name that the test gave."""
+    sums = collections.Counter()
+    for scope, count in flops.items():
+        (name,) = (
+            part for part in scope.split("/") if "first" in part or "sec" in part
+        )
+        sums[name] += count
+    return sums
 
 
 def vit_gradient(**attributes):

@@ -111,8 +111,9 @@ def test_chooses_feature_and_learning_rate():
     assert len(result.grid) == len(by_setting) == 6
     assert by_setting["signal", 1e6].held_out_accuracy == 0.0
     assert by_setting["noise", 1.0].held_out_accuracy < 0.6
-    plain = json.loads(json.dumps(dataclasses.asdict(result)))
-    assert plain["grid"][0]["feature"] == "noise"
+    plain = json.loads(json.dumps(dataclasses.asdict(result.best)))
+    assert plain["feature"] == "signal"
+    assert result.head.kernel.shape == (8, NUM_CLASSES)
 
 
 def test_held_out_examples_choose_and_do_not_train():
@@ -160,9 +161,11 @@ def test_protocols_scale():
         name: [protocol.learning_rate(base) for base in protocol.base_learning_rates]
         for name, protocol in LINEAR_PROTOCOLS.items()
     }
+    assert len(rates.pop("grid")) * len(LINEAR_PROTOCOLS["grid"].features) == 30
     assert rates == {"moco_v3": [12.0], "dino": [0.004], "ser": [8.0, 24.0, 80.0]}
-    assert [p.num_epochs for p in LINEAR_PROTOCOLS.values()] == [90, 100, 50]
+    assert [p.num_epochs for p in LINEAR_PROTOCOLS.values()] == [10, 90, 100, 50]
     assert [p.features for p in LINEAR_PROTOCOLS.values()] == [
+        ("cls1", "cls4", "cls1_avg"),
         ("cls1",),
         ("cls4",),
         ("cls4",),

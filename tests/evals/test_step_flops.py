@@ -6,8 +6,11 @@ import runpy
 import pytest
 from support import tiny_config
 
-from ser_jax.benchmark import without_regularizer
-from ser_jax.evals.compare_flops import compare_flops
+from ser_jax.evals.compare_flops import (
+    claim_rows,
+    compare_flops,
+    without_regularizer,
+)
 from ser_jax.evals.step_flops import step_flops
 from ser_jax.experiment import build
 
@@ -19,7 +22,8 @@ def load(name):
 
 
 def both(config):
-    return [build(c, 10**6) for c in (without_regularizer(config), config)]
+    regularized = build(config, 10**6)
+    return [without_regularizer(regularized), regularized]
 
 
 def test_by_hand_is_exact_where_token_blocks_need_no_padding():
@@ -54,6 +58,15 @@ def test_the_papers_step_costs_at_most_half_a_percent_more():
     assert (
         1.0 < figures["flops_per_step_base_xla"] / figures["flops_per_step_base"] < 1.03
     )
+    # XLA on the program with the further turns of SER's blocks of logits.
+    assert figures["flops_ratio_xla"] == pytest.approx(figures["flops_ratio"], abs=1e-4)
+    # The paper's 1.008, by its own program: every GPU computes all logits.
+    assert figures["flops_ratio_paper"] == pytest.approx(1.0075, abs=1e-4)
+    rows = claim_rows(figures)
+    assert [f"{row.ratio:.4f}" for row in rows] == [
+        *("1.0050", "1.0064", "1.0050", "1.0050", "1.0075")
+    ]
+    assert "paper: 1.008" in rows[-1].label
 
 
 def test_parts_of_the_papers_step():
@@ -70,9 +83,8 @@ def test_parts_of_the_papers_step():
 
 
 def test_the_base_config_is_the_ser_config_without_its_regularizer():
-    assert (
-        without_regularizer(load("moco_v3_ser")).to_dict() == load("moco_v3").to_dict()
-    )
+    base, _ = both(load("moco_v3_ser"))
+    assert base.config.to_dict() == load("moco_v3").to_dict()
 
 
 def test_a_gradient_through_the_keys_costs_more_and_has_no_hand_count():

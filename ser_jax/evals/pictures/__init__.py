@@ -1,0 +1,1 @@
+"""Pictures of what a trained encoder does: arrays in, a PNG file out."""

@@ -1,0 +1,208 @@
+"""Tasks on cached features: how well they classify, whether they have collapsed."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ser_jax.evals.heads import Head
+from ser_jax.evals.knn import knn_predict
+from ser_jax.evals.linear_probe import LinearProbeResult, linear_probe
+from ser_jax.evals.linear_protocols import LINEAR_PROTOCOLS, LinearProtocol
+from ser_jax.evals.logreg import logistic_regression
+from ser_jax.evals.representation import effective_dimension, rankme
+from ser_jax.objectives.base import mean_std
+from ser_jax.tasks.task import Options
+from ser_jax.trained_run import TrainedRun
+from ser_jax.variables import encoder_paths
+
+_KNN_NEIGHBORS = (10, 20, 100, 200)
+_LEAST_STEPS_PER_EPOCH = 40
+
+
+def knn(run: TrainedRun, options: Options) -> dict[str, Any]:
+    """Top-1 of DINO's weighted k-NN for every k that the train split allows.
+
+    Args:
+        run: The run.
+        options: `grid_layer`: its token grid is classified, too.
+
+    Returns:
+        "top1_k<k>", and "grid<layer>_top1_k<k>".
+
+    Raises:
+        ValueError: If there are fewer training images than the least k.
+    """
+    num_train = len(run.sources["train"])
+    neighbors = [k for k in _KNN_NEIGHBORS if k <= num_train]
+    if not neighbors:
+        raise ValueError(
+            f"k-NN votes with at least {min(_KNN_NEIGHBORS)} neighbours, but the train "
+            f"split {run.sources['train'].split!r} has {num_train} images; evaluate "
+            "with a larger one."
+        )
+    results = {}
+    for prefix, name, layer in _read(options):
+        train, held_out = (run.features(split, layer) for split in ("train", "eval"))
+        predicted = knn_predict(
+            held_out.by_name[name],
+            train.by_name[name],
+            train.labels,
+            neighbors=neighbors,
+        )
+        for k, classes in predicted.items():
+            top1 = float(np.mean(classes == held_out.labels))
+            results[f"{prefix}top1_k{k}"] = top1
+    return results
+
+
+def linear(run: TrainedRun, options: Options) -> dict[str, Any]:
+    """Top-1 and top-5 of the linear head that is best on held-out training images.
+
+    The head is kept in the run's folder for the tasks that classify other pictures.
+
+    Args:
+        run: The run.
+        options: `protocol`; `grid_layer`: its token grid gets heads of its own.
+
+    Returns:
+        "top1", "top5", what was chosen and on what grounds.
+
+    Raises:
+        ValueError: If there are too few training images.
+    """
+    results: dict[str, Any] = {}
+    for prefix, _, layer in _read(options):
+        protocol, found = _probe(run, options, layer)
+        chosen = {
+            "top1": found.top1,
+            "top5": found.top5,
+            **dataclasses.asdict(found.best),
+            "protocol": f"{options.protocol}, cached features",
+            "num_heads": len(found.grid),
+            "batch_size": protocol.batch_size,
+        }
+        results |= {f"{prefix}{key}": value for key, value in chosen.items()}
+        if layer is None:
+            _write_head(run, options, found)
+    return results
+
+
+def classifier(run: TrainedRun, options: Options) -> tuple[Head, str]:
+    """The head that `linear` chose, trained now if it has not been before.
+
+    Args:
+        run: The run.
+        options: As of `linear`.
+
+    Returns:
+        The head, and the feature that it reads.
+    """
+    path = _head_path(run)
+    if path.exists():
+        with np.load(path) as arrays:
+            if str(arrays["key"]) == _head_key(run, options):
+                weights = (jnp.asarray(arrays[name]) for name in Head._fields)
+                return Head(*weights), str(arrays["feature"])
+    _, found = _probe(run, options, None)
+    _write_head(run, options, found)
+    return found.head, found.best.feature
+
+
+def logreg(run: TrainedRun, options: Options) -> dict[str, Any]:
+    """Top-1 and top-5 of logistic regression on the class token, L2 from a sweep."""
+    del options
+    train, held_out = run.features("train"), run.features("eval")
+    result = logistic_regression(
+        train.by_name["cls1"],
+        train.labels,
+        held_out.by_name["cls1"],
+        held_out.labels,
+        seed=run.seed,
+        num_classes=run.num_classes,
+    )
+    return {"top1": result.top1, "top5": result.top5} | dataclasses.asdict(result.best)
+
+
+def health(run: TrainedRun, options: Options) -> dict[str, Any]:
+    """Whether the class tokens of the evaluation split have collapsed."""
+    del options
+    features = run.features("eval").by_name["cls1"]
+    return {
+        "rankme": rankme(features),
+        "effective_dimension": effective_dimension(features),
+        "cls_std": float(mean_std(jnp.asarray(features))),
+        "healthy_std": features.shape[1] ** -0.5,
+    }
+
+
+def _read(options: Options) -> list[tuple[str, str, int | None]]:
+    """(prefix of the results, feature, layer of the grid it is of) of what is read."""
+    read: list[tuple[str, str, int | None]] = [("", "cls1", None)]
+    if options.grid_layer is not None:
+        grid = f"grid{options.grid_layer}"
+        read.append((f"{grid}_", grid, options.grid_layer))
+    return read
+
+
+def _protocol(
+    options: Options, features: list[str], num_examples: int
+) -> LinearProtocol:
+    """The protocol, on what features there are, in batches that a small set fills."""
+    protocol = LINEAR_PROTOCOLS[options.protocol]
+    wanted = [name for name in protocol.features if name in features]
+    return dataclasses.replace(
+        protocol,
+        features=tuple(wanted or features[:1]),
+        batch_size=min(
+            protocol.batch_size, max(1, num_examples // _LEAST_STEPS_PER_EPOCH)
+        ),
+    )
+
+
+def _probe(
+    run: TrainedRun, options: Options, layer: int | None
+) -> tuple[LinearProtocol, LinearProbeResult]:
+    """Linear heads on the class tokens, or on a layer's grid, and their protocol."""
+    train, held_out = (run.features(split, layer) for split in ("train", "eval"))
+    protocol = _protocol(options, list(train.by_name), len(train.labels))
+    found = linear_probe(
+        train.by_name,
+        train.labels,
+        held_out.by_name,
+        held_out.labels,
+        protocol=protocol,
+        seed=run.seed,
+        num_classes=run.num_classes,
+    )
+    return protocol, found
+
+
+def _head_path(run: TrainedRun) -> pathlib.Path:
+    return run.folder / "linear_head.npz"
+
+
+def _head_key(run: TrainedRun, options: Options) -> str:
+    """What the head depends on."""
+    parts = encoder_paths(run.encoder_name == "target").values()
+    data = run.sources["train"].fingerprint
+    return json.dumps([options.protocol, run.digest(*parts), data])
+
+
+def _write_head(run: TrainedRun, options: Options, found: LinearProbeResult) -> None:
+    if jax.process_index():
+        return
+    path = _head_path(run)
+    partial = path.with_suffix(".tmp")
+    with partial.open("wb") as file:
+        np.savez(
+            file,
+            key=_head_key(run, options),
+            feature=found.best.feature,
+            **found.head._asdict(),
+        )
+    partial.replace(path)
