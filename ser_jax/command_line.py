@@ -64,13 +64,25 @@ def parse_flags(argv: list[str]) -> list[str]:
     Returns:
         The program's name: anything else that is no flag is refused.
     """
-    try:
-        rest = flags.FLAGS(argv)
-    except (flags.Error, OSError, AttributeError, KeyError, TypeError) as error:
-        fail(explain(error))
+    rest = parse_flags_and_runs(argv)
     if len(rest) > 1:
         fail(f"unexpected argument {rest[1]!r}; flags are written --name=value.")
     return rest
+
+
+def parse_flags_and_runs(argv: list[str]) -> list[str]:
+    """Parses flags, and leaves what else there is: the workdirs of runs.
+
+    Args:
+        argv: Command line.
+
+    Returns:
+        The program's name and the other arguments.
+    """
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, OSError, AttributeError, KeyError, TypeError) as error:
+        fail(explain(error))
 
 
 def check_config_file(example: str) -> None:

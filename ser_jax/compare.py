@@ -119,13 +119,6 @@ def _report(runs: Sequence[Run], parts: dict[str, dict[str, list[Any]]]) -> str:
     return "\n".join(lines)
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        command_line.fail(str(error))
-
-
 def main(argv: list[str]) -> None:
     """Compares the runs that the command line names, and prints the tables."""
     report = command_line.run_or_fail(compare, argv[1:], _OUT.value)
@@ -133,4 +126,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse_flags)
+    app.run(main, flags_parser=command_line.parse_flags_and_runs)

@@ -67,13 +67,6 @@ def _parts(
         yield run.name, list(sections.of_run(run, own))
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        command_line.fail(str(error))
-
-
 def main(argv: list[str]) -> None:
     """Reports on the runs that the command line names."""
     path = command_line.run_or_fail(report, argv[1:], _HTML.value)
@@ -81,4 +74,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse_flags)
+    app.run(main, flags_parser=command_line.parse_flags_and_runs)

@@ -9,6 +9,7 @@ from typing import Any
 from ser_jax import report_html, summary
 from ser_jax.evals.pictures.corruption import corruption_picture
 from ser_jax.evals.pictures.depth import DepthCurves, depth_picture, kind_curves
+from ser_jax.evals.pictures.tradeoff import Tradeoff, tradeoff_picture
 from ser_jax.report_html import Row
 from ser_jax.report_results import ABSENT, Column, result_rows, value_row
 from ser_jax.report_texts import (
@@ -101,6 +102,7 @@ def results(
         return
     if title == "Equivariance":
         yield from _depth(columns, scratch)
+        yield from _tradeoff(columns, scratch)
     if title == "Robustness":
         yield from _corruptions(columns, scratch)
     names = [column.name for column in columns]
@@ -180,6 +182,29 @@ def _depth(columns: Sequence[Column], scratch: pathlib.Path) -> Iterator[str]:
             "A line a run, a column a kind of transform, over the encoder's layers: "
             "the farther from the dotted line of chance, the more equivariant; a faint "
             "vertical line is a layer that SER's term reads.",
+        )
+
+
+def _tradeoff(columns: Sequence[Column], scratch: pathlib.Path) -> Iterator[str]:
+    """Equivariance against accuracy, where there are checkpoints to compare."""
+    regularized = {k for column in columns for k in _regularized_layers(column.run)}
+    checkpoints = {}
+    for column in columns:
+        curves = kind_curves(column.tasks.get("equivariance", {}), "corrected")
+        top1 = column.tasks.get("linear", {}).get("top1")
+        if top1 is None or "rotation" not in curves:
+            continue
+        by_layer = {int(layer): value for layer, value in curves["rotation"]}
+        shown = by_layer.keys() & {*regularized, max(by_layer)}
+        checkpoints[column.name] = Tradeoff({k: by_layer[k] for k in shown}, top1)
+    if len(checkpoints) > 1:
+        path = scratch / "tradeoff.png"
+        yield report_html.figure(
+            tradeoff_picture(path, checkpoints, accuracy="linear top-1"),
+            "Equivariance against accuracy",
+            "A point a run, up and to the right is better: the chance-corrected token "
+            "cosine under rotations, at the layers that SER's term reads and at the "
+            "last, against the linear head's top-1.",
         )
 
 
