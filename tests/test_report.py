@@ -149,7 +149,7 @@ def test_self_contained_and_accessible(runs, tmp_path):
     """Red if the page asks for anything, runs anything, or a picture has no words."""
     text, page = read(runs, tmp_path)
     pictures = [attrs for tag, attrs in page.tags if tag == "img"]
-    assert len(pictures) == 3 + 2  # curves, depth, corruptions; one of each run
+    assert len(pictures) == 4 + 2  # curves, depth, trade-off, corruptions; each run
     for link in page.links:
         assert link.startswith(("data:image/png;base64,iVBORw0KGgo", "#part-"))
     anchors = {attrs.get("id") for _, attrs in page.tags}
