@@ -161,7 +161,8 @@ def fit_logistic_regression(
         np.float64(flat),
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": max_iterations, "gtol": 1e-6},
+        # Smaller steps than these are lost in float32.
+        options={"maxiter": max_iterations, "gtol": 1e-6, "ftol": 1e-7},
     )
     return unravel(jnp.float32(found.x)), found.nit < max_iterations
 
