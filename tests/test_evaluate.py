@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from runs import save_made_up
 from support import program_env, tiny_config
@@ -15,6 +16,7 @@ from ser_jax import trained_run
 from ser_jax.checkpoint_record import Record
 from ser_jax.evals.logreg import logistic_regression
 from ser_jax.evals.online_knn import make_online_knn
+from ser_jax.evals.perturbation_clips import PERTURBATIONS
 from ser_jax.evaluate import choose, evaluate
 from ser_jax.open_run import open_run
 from ser_jax.tasks.features import classifier
@@ -280,3 +282,28 @@ def test_two_processes_find_what_one_does(run, workdir, tmp_path):
     assert found["rotation_probe"] == pytest.approx(probe)
     for name in found["pictures"].values():
         assert (tmp_path / "two" / name).is_file()
+
+
+def test_published_pictures_are_evaluated_whole(run, tmp_path):
+    """CIFAR-10-C as published, ten pictures; `num_pictures` is eight."""
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "labels.npy", np.tile(np.arange(10), 5))
+    np.save(tmp_path / "fog.npy", rng.integers(0, 256, (50, 32, 32, 3), np.uint8))
+    found, _ = measure(run, tmp_path, "corruptions", corrupted=str(tmp_path))
+    corruptions = found["tasks"]["corruptions"]
+    assert corruptions["source"] == "official" and corruptions["num_images"] == 10
+    assert corruptions["errors"].keys() == {"fog"}
+    assert corruptions["alexnet_normalized_mce"] is None
+
+
+def test_flip_rates_over_a_reference_networks(run, tmp_path):
+    path = tmp_path / "alexnet.json"
+    path.write_text("[1]")
+    with pytest.raises(ValueError, match="must hold a JSON object"):
+        measure(run, tmp_path, "perturbations", flip_normalizers=str(path))
+    path.write_text(json.dumps(dict.fromkeys(PERTURBATIONS, 0.5)))
+    options = {"flip_normalizers": str(path)}
+    results, _ = measure(run, tmp_path, "perturbations", **options)
+    found = results["tasks"]["perturbations"]
+    expected = found["mean_flip_probability"] / 0.5
+    assert found["mean_flip_rate"] == pytest.approx(expected)

@@ -3,6 +3,7 @@
 import json
 import logging
 import pathlib
+import sys
 from typing import Any
 
 from ser_jax.data.sources import open_source
@@ -24,7 +25,7 @@ def corruptions(run: TrainedRun, options: Options) -> dict[str, Any]:
         run.sources["eval"],
         run.transform,
         image_size=run.image_size,
-        num_images=run.num_pictures,
+        num_images=_num_images(run, options.corrupted),
         seed=run.seed,
         folder=options.corrupted,
         progress=_log,
@@ -37,7 +38,7 @@ def perturbations(run: TrainedRun, options: Options) -> dict[str, Any]:
         _classify(run, options),
         run.sources["eval"],
         image_size=run.image_size,
-        num_images=run.num_pictures,
+        num_images=_num_images(run, options.perturbed),
         seed=run.seed,
         folder=options.perturbed,
         normalizers=_normalizers(options.flip_normalizers),
@@ -85,6 +86,11 @@ def _obstacle(run: TrainedRun, folder: str | None, flag: str) -> str | None:
         f"pictures can be generated at 32 and 224 px, this run reads {run.image_size} "
         f"px; give the published files, {flag}."
     )
+
+
+def _num_images(run: TrainedRun, folder: str | None) -> int:
+    """Published sets are evaluated whole: a part of them compares with nothing."""
+    return run.num_pictures if folder is None else sys.maxsize
 
 
 def _normalizers(path: str | None) -> dict[str, float] | None:
