@@ -5,7 +5,7 @@ import os
 import pathlib
 from typing import Any
 
-from ser_jax.evals.compare_flops import ClaimRow, claim_rows
+from ser_jax.evals.compare_flops import claim_rows
 from ser_jax.tables import table
 
 Figures = dict[str, Any]
@@ -36,8 +36,8 @@ def step_table(figures: Figures) -> str:
         A markdown table.
     """
     lines = ["| | base | with regularizer | ratio |", "|---|---:|---:|---:|"]
-    rows = claim_rows(figures)
-    rows += [ClaimRow(label, *map(figures.get, keys)) for label, *keys in _STEP_ROWS]
+    rows: list[tuple[Any, ...]] = [row[1:] for row in claim_rows(figures)]
+    rows += [(label, *map(figures.get, keys)) for label, *keys in _STEP_ROWS]
     for label, base, regularized, ratio in rows:
         if base is not None or regularized is not None:
             cells = [_text(base), _text(regularized), ratio and f"{ratio:.4f}"]

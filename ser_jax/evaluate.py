@@ -3,10 +3,12 @@
 What a trained encoder is worth: any set of tasks, into WORKDIR/eval.
 """
 
+import dataclasses
 import datetime
 import json
 import logging
 import pathlib
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,6 +43,18 @@ _NUM_PICTURES = flags.DEFINE_integer(
     "Pictures of the evaluation split that are moved, corrupted here, and drawn.",
     lower_bound=2,
 )
+_EVAL_BATCH_SIZE = flags.DEFINE_integer(
+    "eval_batch_size", 256, "Images encoded at a time, in all.", lower_bound=1
+)
+_DATA_DIR = flags.DEFINE_string(
+    "eval_data_dir", None, "Folder of data sets, if not that of training."
+)
+_TRAIN_SPLIT = flags.DEFINE_string(
+    "train_split", None, "What heads are fitted on, if not the run's: 'train[:1%]'."
+)
+_EVAL_SPLIT = flags.DEFINE_string(
+    "eval_split", None, "What is evaluated on, if not the run's."
+)
 _PROTOCOL = flags.DEFINE_enum(
     "protocol", "grid", list(LINEAR_PROTOCOLS), "Settings of the linear heads."
 )
@@ -67,13 +81,17 @@ _FINETUNE_EPOCHS = flags.DEFINE_float(
 
 _EXAMPLE = "python -m ser_jax.evaluate --checkpoint=/tmp/digits_ser --tasks=knn,linear"
 
+# Numbers of which there are too many for a table.
+_BY_LAYER = re.compile(r"/(layer_\d+|errors|flip_probability|top1_by_\w+)/")
+
 _logger = logging.getLogger(__name__)
 
 
 def evaluate(run: TrainedRun, tasks: Sequence[str], options: Options) -> str:
     """Runs tasks; writes `results.json` and `results.md` after each of them.
 
-    Results of other tasks that the folder holds for the same checkpoint are kept.
+    Results of other tasks that the folder holds for the same checkpoint are kept. A
+    task that fails ends the work, but among "all" only that task.
 
     Args:
         run: The run.
@@ -90,20 +108,26 @@ def evaluate(run: TrainedRun, tasks: Sequence[str], options: Options) -> str:
     folder = options.folder
     results = _earlier(folder / "results.json", run) | _about(run)
     done = results.setdefault("tasks", {})
-    seconds = results.setdefault("seconds", {})
-    results["left_out"] = {k: v for k, v in left_out.items() if k not in done}
+    measured = results.setdefault("measured", {})
+    results["left_out"] = results.get("left_out", {}) | left_out
     folder.mkdir(parents=True, exist_ok=True)
-    report = ""
     for number, task in enumerate(chosen, start=1):
         _logger.info("%s (task %d of %d)", task, number, len(chosen))
         started = time.monotonic()
-        done[task] = TASKS[task].measure(run, options)
-        seconds[task] = round(time.monotonic() - started, 1)
-        report = _table(results)
+        try:
+            done[task] = TASKS[task].measure(run, options)
+        except (ValueError, OSError, FloatingPointError) as error:
+            if task in tasks:
+                raise
+            _logger.error("%s failed: %s", task, error)
+            results["left_out"][task] = f"failed: {error}"
+        else:
+            results["left_out"].pop(task, None)
+            measured[task] = _circumstances(run, options, time.monotonic() - started)
         if jax.process_index() == 0:
             summary.write_json(folder / "results.json", results)
-            summary.write_text(folder / "results.md", report)
-    return report
+            summary.write_text(folder / "results.md", _table(results))
+    return _table(results)
 
 
 def choose(
@@ -140,17 +164,16 @@ def choose(
 
 
 def _about(run: TrainedRun) -> dict[str, Any]:
-    """What results are of, and what made them."""
+    """What results are of."""
     config = run.experiment.config
-    return {
+    about = {
         "run": str(run.workdir),
         "step": run.step,
         "encoder": run.encoder_name,
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "digest": run.digest(),
         "date": datetime.date.today().isoformat(),
+        "device": _device(),
         "seed": run.seed,
-        "num_train": len(run.sources["train"]),
-        "num_eval": len(run.sources["eval"]),
         "settings": {
             "dataset": config.dataset.name,
             "objective": config.objective.name,
@@ -158,29 +181,60 @@ def _about(run: TrainedRun) -> dict[str, Any]:
             "model": config.model.variant,
         },
     }
+    if run.data.unlabelled() is None:
+        about["num_train"] = len(run.data.train)
+        about["num_eval"] = len(run.data.held_out)
+    return about
+
+
+def _circumstances(run: TrainedRun, options: Options, seconds: float) -> dict[str, Any]:
+    """When, where and with which options a task was done."""
+    usual = Options(options.folder)
+    given = {
+        field.name: value
+        for field in dataclasses.fields(Options)
+        if (value := getattr(options, field.name)) != getattr(usual, field.name)
+    }
+    return {
+        "date": datetime.date.today().isoformat(),
+        "device": _device(),
+        "seconds": round(seconds, 1),
+        "num_pictures": run.num_pictures,
+        "options": given,
+    }
+
+
+def _device() -> str:
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
 def _earlier(path: pathlib.Path, run: TrainedRun) -> dict[str, Any]:
-    """What was measured before on the same checkpoint, if anything was."""
+    """What was measured before on the same weights, if anything was."""
     if not path.exists():
         return {}
     try:
         results = json.loads(path.read_text())
-        same = [results[key] for key in ("run", "step", "encoder")]
+        digest = results["digest"]
     except (ValueError, KeyError) as error:
         raise ValueError(
             f"{path} is no file of results ({error}); move it away."
         ) from error
-    if same != [str(run.workdir), run.step, run.encoder_name]:
+    if digest != run.digest():
+        of = [results.get(key) for key in ("run", "step", "encoder")]
         raise ValueError(
-            f"{path} holds results of {same[0]}, step {same[1]}, encoder {same[2]}; "
-            "give another folder with --results."
+            f"{path} holds results of other weights ({of[0]}, step {of[1]}, encoder "
+            f"{of[2]}); give another folder with --results."
         )
     return results
 
 
 def _table(results: Mapping[str, Any]) -> str:
-    rows = [(k, tables.to_text(v)) for k, v in tables.flatten(results["tasks"]).items()]
+    """Main results; by layer and corruption they are in the JSON and the report."""
+    rows = [
+        (name, tables.to_text(value))
+        for name, value in tables.flatten(results["tasks"]).items()
+        if not _BY_LAYER.search(name)
+    ]
     about = [f"{key}: {results[key]}" for key in ("run", "step", "encoder", "device")]
     lines = [*about, "", tables.table([("", "value"), *rows])]
     if results["left_out"]:
@@ -199,12 +253,25 @@ def main(argv: list[str]) -> None:
     command_line.join_processes()
 
     def run_tasks() -> str:
-        run = open_run(workdir, _STEP.value, _ENCODER.value, _NUM_PICTURES.value)
+        run = open_run(
+            workdir,
+            step=_STEP.value,
+            encoder=_ENCODER.value,
+            num_pictures=_NUM_PICTURES.value,
+            batch_size=_EVAL_BATCH_SIZE.value,
+            data_dir=_DATA_DIR.value,
+            train_split=_TRAIN_SPLIT.value,
+            eval_split=_EVAL_SPLIT.value,
+        )
         folder = pathlib.Path(_RESULTS.value or run.folder).expanduser()
         report = evaluate(run, _TASKS.value, _options(folder))
         return f"{report}\n\nWritten to {folder}."
 
-    print(command_line.run_or_fail(run_tasks))
+    report = command_line.run_or_fail(run_tasks)
+    if jax.process_index() == 0:
+        print(report)
+    if "failed: " in report.rpartition("Left out:")[2]:
+        command_line.fail("some tasks failed; see above.")
 
 
 def _options(folder: pathlib.Path) -> Options:

@@ -9,49 +9,47 @@ from ml_collections import ConfigDict
 
 from ser_jax.checkpoint_reader import read_meta
 from ser_jax.config import base_config
-from ser_jax.data.sources import open_source
 from ser_jax.experiment import build
-from ser_jax.sharding import check_batch_size, make_mesh
+from ser_jax.run_data import RunData
+from ser_jax.sharding import make_mesh
 from ser_jax.tables import flatten
 from ser_jax.trained_run import TrainedRun, load_part
 from ser_jax.variables import encoder_paths
 
+_DATA = ("data_dir", "train_split", "eval_split")
+
 
 def open_run(
-    workdir: str, step: int | None, encoder: str | None, num_pictures: int
+    workdir: str,
+    *,
+    step: int | None = None,
+    encoder: str | None = None,
+    num_pictures: int = 256,
+    batch_size: int = 256,
+    **data: str | None,
 ) -> TrainedRun:
-    """A run's checkpoint, ready to be evaluated.
+    """A run's checkpoint, ready to be evaluated. Its data is not needed yet.
 
     Args:
         workdir: The run.
         step: Which checkpoint; None is the newest.
         encoder: "online" or "target"; None is the one that its method evaluates.
         num_pictures: See `TrainedRun`.
+        batch_size: The same; rounded up to a multiple of the number of devices.
+        **data: Fields of `RunData` that are not the run's own; None: they are.
 
     Returns:
         The run.
 
     Raises:
-        ValueError: If there is no such encoder, the data has no labels, the checkpoint
-            is damaged, or another version of this program wrote it.
-        FileNotFoundError: If there is no such checkpoint, or no such data.
+        ValueError: If there is no such encoder, the checkpoint is damaged, or another
+            version of this program wrote it.
+        FileNotFoundError: If there is no such checkpoint.
     """
     path = pathlib.Path(workdir).expanduser().absolute()
     meta = read_meta(path / "checkpoints", step)
-    config = _config(meta["config"], path)
-    dataset, mesh = config.dataset, make_mesh()
-    sources = {
-        name: open_source(dataset.name, split, dataset.data_dir)
-        for name, split in (
-            ("train", dataset.train_split),
-            ("eval", dataset.eval_split),
-        )
-    }
-    for source in sources.values():
-        if source.num_classes is None:
-            raise ValueError(f"{dataset.name!r} has no labels to evaluate on.")
-    experiment = build(config, len(sources["train"]))
-    check_batch_size(config.batch_size, mesh)
+    config, mesh = _config(meta["config"], path), make_mesh()
+    experiment = build(config, meta["data"]["num_examples"])
     if encoder is None:
         encoder = "target" if experiment.evaluates_target else "online"
     target = experiment.learner.objective.target
@@ -67,8 +65,18 @@ def open_run(
         name: load_part(path, meta["step"], part, shapes[name], mesh)
         for name, part in encoder_paths(encoder == "target").items()
     }
+    own = {key: config.dataset[key] for key in ("name", *_DATA)}
+    chosen = {key: value for key, value in data.items() if value is not None}
     return TrainedRun(
-        path, meta["step"], encoder, experiment, variables, sources, mesh, num_pictures
+        path,
+        meta["step"],
+        encoder,
+        experiment,
+        variables,
+        RunData(**(own | chosen)),
+        mesh,
+        -(-batch_size // mesh.size) * mesh.size,
+        num_pictures,
     )
 
 

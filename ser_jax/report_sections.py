@@ -3,7 +3,7 @@
 import pathlib
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ser_jax import report_html, summary
@@ -14,6 +14,7 @@ from ser_jax.report_html import Row
 from ser_jax.report_results import ABSENT, Column, result_rows, value_row
 from ser_jax.report_texts import (
     EVALUATED,
+    OPTIONAL_TASKS,
     OVERVIEW,
     PICTURES,
     SETTINGS,
@@ -98,7 +99,7 @@ def results(
     """Pictures and tables of some tasks, all encoders side by side."""
     found = [column for column in columns if column.tasks.keys() & tasks]
     if not found:
-        yield report_html.missing("Not evaluated.", _command(columns[0].run, tasks))
+        yield report_html.missing("Not evaluated.", _command(columns[0].run))
         return
     if title == "Equivariance":
         yield from _depth(columns, scratch)
@@ -127,11 +128,11 @@ def of_run(run: Run, columns: Sequence[Column]) -> Iterator[str]:
         wanted = [
             task
             for task in (*(t for tasks in TASKS.values() for t in tasks), "pictures")
-            if task not in {*column.tasks, *left_out} and _applies(task, run)
+            if task not in {*column.tasks, *left_out, *OPTIONAL_TASKS}
         ]
         if wanted:
             what = f"{column.name}, not evaluated: {', '.join(wanted)}."
-            yield report_html.missing(what, _command(run, wanted))
+            yield report_html.missing(what, _command(run))
         if column.folder is not None:
             yield from _pictures(column, column.folder)
     if run.settings is None:
@@ -161,7 +162,7 @@ def _pictures(column: Column, folder: pathlib.Path) -> Iterator[str]:
         if path.exists():
             yield report_html.figure(path, f"{title}: {column.name}", caption)
         else:
-            command = _command(column.run, ["pictures"])
+            command = _command(column.run)
             yield report_html.missing(f"{path} is not there.", command)
 
 
@@ -253,12 +254,6 @@ def _setting_row(name: str, values: Sequence[Any]) -> Row:
     return Row(name, [ABSENT if v is None else setting_text(v) for v in values])
 
 
-def _applies(task: str, run: Run) -> bool:
-    name = (run.settings or {}).get("regularizer.name")
-    return task != "equimod" or name == "equimod"
-
-
-def _command(run: Run, tasks: Iterable[str]) -> str:
-    wanted = ",".join(task for task in tasks if _applies(task, run))
+def _command(run: Run) -> str:
     path = shlex.quote(str(run.path))
-    return f"python -m ser_jax.evaluate --checkpoint={path} --tasks={wanted}"
+    return f"python -m ser_jax.evaluate --checkpoint={path} --tasks=all"

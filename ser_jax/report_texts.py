@@ -28,6 +28,8 @@ TASKS: Mapping[str, Mapping[str, str]] = {
     },
     "FLOPs": {"flops": "FLOPs of one training step."},
 }
+# They need more than a run and its data: a report does without.
+OPTIONAL_TASKS = ("finetune", "shifted", "equimod")
 # Picture -> its title, and how to read it.
 PICTURES = {
     "attention": (

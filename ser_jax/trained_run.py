@@ -9,7 +9,6 @@ from typing import Any
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -23,10 +22,12 @@ from ser_jax.evals.heads import Head, head_logits
 from ser_jax.evals.readings import Reading, read_grid, read_tokens
 from ser_jax.experiment import Experiment, eval_resize_px
 from ser_jax.progress import Progress
+from ser_jax.run_data import RunData
 from ser_jax.sharding import replicated
 from ser_jax.variables import encoder_paths
 
-_BATCHES_PER_PART = 64  # what an interrupted extraction may lose
+_PART_BYTES = 2**28  # what an interrupted extraction may lose
+_MOST_BYTES = 2**36  # of one split's features on disk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +53,12 @@ class TrainedRun:
         encoder_name: "online" or "target": whose weights are evaluated.
         experiment: What was trained.
         variables: The evaluated encoder's variables, on every device.
-        sources: "train" and "eval" -> labelled records.
+        data: What it is evaluated on.
         mesh: The mesh.
-        num_pictures: How many of the evaluation split are transformed and drawn; all,
-            if there are fewer.
+        batch_size: Images encoded at a time, over all devices; a multiple of their
+            number.
+        num_pictures: Pictures that are moved, corrupted here, and drawn; all, if there
+            are fewer.
     """
 
     workdir: pathlib.Path
@@ -63,8 +66,9 @@ class TrainedRun:
     encoder_name: str
     experiment: Experiment
     variables: Mapping[str, Any]
-    sources: Mapping[str, Source]
+    data: RunData
     mesh: Mesh
+    batch_size: int
     num_pictures: int
 
     @property
@@ -97,13 +101,6 @@ class TrainedRun:
         """From a record to the picture that is evaluated."""
         return CentreCrop(self.image_size, eval_resize_px(self.image_size))
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        classes = self.sources["train"].num_classes
-        assert classes is not None  # open_run has seen to it
-        return classes
-
     def features(self, split: str, grid_layer: int | None = None) -> Features:
         """Features of a split, computed once and kept in the run's folder.
 
@@ -113,12 +110,27 @@ class TrainedRun:
 
         Returns:
             The features.
+
+        Raises:
+            ValueError: If they would be too large to keep.
         """
-        reading, source = self._reading(grid_layer), self.sources[split]
-        embed = self._embed(reading.read)
+        name = split if grid_layer is None else f"{split}-grid{grid_layer}"
+        if name not in self._features:
+            self._features[name] = self._read_features(name, split, grid_layer)
+        return self._features[name]
+
+    def _read_features(self, name: str, split: str, grid_layer: int | None) -> Features:
+        reading = self._reading(grid_layer)
+        source = self.data.train if split == "train" else self.data.held_out
+        embed, batch_size = self._embed(reading.read), self.batch_size
         width = max(columns.stop for columns in reading.columns.values())
-        batch_size = self.experiment.config.batch_size
-        part_size = batch_size * _BATCHES_PER_PART
+        if (size := 4 * width * len(source)) > _MOST_BYTES:
+            raise ValueError(
+                f"features {', '.join(reading.columns)} of {len(source)} images are "
+                f"{size / 2**30:.0f} GiB, more than the {_MOST_BYTES / 2**30:.0f} GiB "
+                "that are kept; give a smaller split, --train_split='train[:5%]'."
+            )
+        part_size = max(1, _PART_BYTES // (4 * width * batch_size)) * batch_size
         progress = Progress(
             -(-len(source) // batch_size),
             0,
@@ -137,12 +149,11 @@ class TrainedRun:
                 lambda: progress.update(next(batches)),
             )
 
-        name = split if grid_layer is None else f"{split}-grid{grid_layer}"
         rows, labels = cached_features(
             self.folder / "features" / name,
             compute,
             key={
-                "encoder": self.digest(*encoder_paths(self._is_target).values()),
+                "encoder": self.digest(),
                 "data": source.fingerprint,
                 "transform": dataclasses.asdict(self.transform),
                 "columns": {k: [c.start, c.stop] for k, c in reading.columns.items()},
@@ -182,13 +193,16 @@ class TrainedRun:
     def pictures(self) -> np.ndarray:
         """Pictures of the evaluation split, as cropped, `[n, h, w, 3]`, uint8."""
         embed = make_embed(lambda _, images: images, self.mesh)
-        source = self.sources["eval"].subset(self.num_pictures)
+        source = self.data.pictures.subset(self.num_pictures)
         return self._extract(embed, (), source, self.transform)[0]
 
     @functools.cached_property
     def images(self) -> np.ndarray:
         """The same as the encoder takes them, normalised, float32."""
-        return np.asarray(self.experiment.normalize(jnp.asarray(self.pictures)))
+        normalize = jax.jit(self.experiment.normalize)
+        starts = range(0, len(self.pictures), self.batch_size)
+        batches = (self.pictures[i : i + self.batch_size] for i in starts)
+        return np.concatenate([np.asarray(normalize(batch)) for batch in batches])
 
     def load(self, part: str, shapes: Any) -> Any:
         """Another part of the checkpoint, verified.
@@ -204,10 +218,16 @@ class TrainedRun:
             load_part(self.workdir, self.step, part, shapes, self.mesh)
         )
 
-    def digest(self, *parts: str) -> int:
-        """A checksum of parts of the checkpoint, by their paths in `Variables`."""
-        paths = [f"variables/{part}" for part in parts]
+    def digest(self) -> int:
+        """A number that tells the encoder's weights from others."""
+        paths = [
+            f"variables/{part}" for part in encoder_paths(self._is_target).values()
+        ]
         return read_digest(self.workdir / "checkpoints", paths, self.step)
+
+    @functools.cached_property
+    def _features(self) -> dict[str, Features]:
+        return {}
 
     @property
     def _is_target(self) -> bool:
@@ -231,13 +251,14 @@ class TrainedRun:
         on_batch: Callable[[], None] = lambda: None,
     ) -> tuple[np.ndarray, np.ndarray]:
         config = self.experiment.config
+        rows = -(-len(source) // self.mesh.size) * self.mesh.size
         return extract(
             embed,
             params,
             source,
             transform,
             self.mesh,
-            batch_size=config.batch_size,
+            batch_size=min(self.batch_size, rows),  # the last one is filled up
             num_threads=config.loader.num_threads,
             on_batch=on_batch,
         )

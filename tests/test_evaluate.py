@@ -1,37 +1,28 @@
-"""From a workdir to results: the same features as the run's own probe, clear errors."""
+"""From a workdir to results: the same features as the run's own probe."""
 
 import dataclasses
 import functools
 import json
 import shutil
+import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from runs import save_made_up
-from support import program_env, tiny_config
+from evaluated import make_run, measure
+from support import program_env
 
 from ser_jax import trained_run
-from ser_jax.checkpoint_record import Record
+from ser_jax.data.host_transforms import CentreCrop
+from ser_jax.evals.heads import Head
 from ser_jax.evals.logreg import logistic_regression
 from ser_jax.evals.online_knn import make_online_knn
 from ser_jax.evals.perturbation_clips import PERTURBATIONS
-from ser_jax.evaluate import choose, evaluate
+from ser_jax.evaluate import choose
 from ser_jax.open_run import open_run
 from ser_jax.tasks.features import classifier
 from ser_jax.tasks.task import Options
-
-
-def make_run(folder, objective, regularizer):
-    config = tiny_config(
-        objective,
-        regularizer,
-        **{"dataset.data_dir": str(folder / "data"), "augment.image_size": 32},
-    )
-    config.dataset.train_split = "train[:500]"
-    save_made_up(config, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +33,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(workdir):
-    return open_run(str(workdir), step=None, encoder=None, num_pictures=8)
+    return open_run(str(workdir), num_pictures=8)
 
 
 def probe(run):
@@ -50,8 +41,8 @@ def probe(run):
     knn = run.experiment.config.knn
     measure = make_online_knn(
         run.experiment.embed,
-        run.sources["train"],
-        run.sources["eval"],
+        run.data.train,
+        run.data.held_out,
         run.transform,
         run.mesh,
         batch_size=16,
@@ -62,16 +53,11 @@ def probe(run):
     return measure(run.variables)
 
 
-def measure(run, folder, *tasks, **options):
-    report = evaluate(run, tasks, Options(folder, **options))
-    return json.loads((folder / "results.json").read_text()), report
-
-
 def test_results_are_those_of_the_runs_own_probe(run, workdir):
     assert run.folder == workdir / "eval" / "1-target"
     results, report = measure(run, run.folder, "knn", "health", "knn")
     assert results["step"] == 1 and results["settings"]["objective"] == "dino"
-    assert list(results["tasks"]) == ["knn", "health"] == list(results["seconds"])
+    assert list(results["tasks"]) == ["knn", "health"] == list(results["measured"])
     accuracy = results["tasks"]["knn"]["top1_k20"]
     assert accuracy == pytest.approx(probe(run)["knn_accuracy"]) and accuracy > 0.2
     health = results["tasks"]["health"]
@@ -84,6 +70,7 @@ def test_features_are_read_once_and_results_of_other_tasks_stay(
     run, tmp_path, monkeypatch
 ):
     run.features("train"), run.features("eval")
+    run = dataclasses.replace(run)  # remembers nothing
 
     def forbidden(*args, **kwargs):
         raise AssertionError("read again")
@@ -108,9 +95,10 @@ def test_features_are_read_once_and_results_of_other_tasks_stay(
 def test_the_head_is_kept_for_tasks_that_classify_pictures(run, tmp_path, monkeypatch):
     options = Options(tmp_path)
     result, _ = measure(run, tmp_path, "linear")
+    assert result["tasks"]["linear"]["protocol"] == "grid, cached features"
     monkeypatch.setattr("ser_jax.tasks.features.linear_probe", None)
     head, feature = classifier(run, options)
-    logits, labels = run.classifier(head, feature)(run.sources["eval"], run.transform)
+    logits, labels = run.classifier(head, feature)(run.data.held_out, run.transform)
     top1 = (logits.argmax(axis=1) == labels).mean()
     assert top1 == pytest.approx(result["tasks"]["linear"]["top1"])
     with pytest.raises(TypeError):  # another protocol's head would have to be trained
@@ -161,107 +149,59 @@ def test_other_pictures_and_costs(run, tmp_path):
     assert "shifted/digits/top1" in report
 
 
-def test_the_online_encoder_has_results_of_its_own(workdir, tmp_path):
+def test_the_online_encoder_has_results_of_its_own(run, workdir, tmp_path):
     online = open_run(str(workdir), step=1, encoder="online", num_pictures=8)
     assert online.folder.name == "1-online"
-    results, _ = measure(online, tmp_path, "health", "finetune", finetune_epochs=0.1)
+    results, _ = measure(online, tmp_path / "a", "health", "finetune")
+    other, _ = measure(run, tmp_path / "b", "health")
     assert results["encoder"] == "online"
+    assert results["tasks"]["health"] != other["tasks"]["health"]
     finetune = results["tasks"]["finetune"]
-    assert finetune["total_steps"] == 3 and 0 <= finetune["top1"] <= finetune["top5"]
+    assert finetune["total_steps"] == 20 and finetune["loss_last"] < 2.31  # log 10
+
+
+def test_what_was_finetuned_is_evaluated(run, tmp_path, monkeypatch):
+    """Training left out, it is the linear head; red if another encoder is read."""
+    head, feature = classifier(run, Options(tmp_path, protocol="moco_v3"))
+    assert feature == "cls1"
+    seen = {}
+
+    def no_training(encoder, variables, batches, normalize, mesh, **settings):
+        seen["pictures"], seen["labels"] = next(iter(batches))
+        settings["on_step"](1, {"loss": 1.0})
+        return variables, head
+
+    monkeypatch.setattr("ser_jax.tasks.finetune.train_further", no_training)
+    options = {"protocol": "moco_v3"}
+    tasks = measure(run, tmp_path, "linear", "finetune", **options)[0]["tasks"]
+    assert tasks["finetune"]["top1"] == pytest.approx(tasks["linear"]["top1"])
+    assert tasks["finetune"]["top5"] == pytest.approx(tasks["linear"]["top5"])
+    # A batch's labels are its pictures': all zeros look more alike than any digits.
+    pictures = seen["pictures"].reshape(256, -1).astype(np.float32)
+    same = np.corrcoef(pictures[seen["labels"] == 0]).mean()
+    assert same > np.corrcoef(pictures).mean() + 0.1
 
 
 def test_equimod_is_measured_with_its_own_heads(tmp_path):
     make_run(tmp_path, "barlow_twins", "equimod")
-    run = open_run(str(tmp_path), step=None, encoder=None, num_pictures=8)
+    run = open_run(str(tmp_path), num_pictures=8)
     tasks = measure(run, tmp_path / "out", "equimod")[0]["tasks"]
     assert -2 <= tasks["equimod"]["gain"] <= 2 and tasks["equimod"]["ratio"] > 0
     with pytest.raises(ValueError, match="barlow_twins has no encoder 'target'"):
-        open_run(str(tmp_path), None, "target", 8)
-
-
-@pytest.mark.parametrize(
-    "tasks, options, message",
-    [
-        (["knnn"], {}, "no task is called knnn; there are: all, knn"),
-        (["knn", "equimod"], {}, "equimod: only runs with EquiMod"),
-        (["shifted"], {}, "--shifted=imagenet_v2"),
-        (["knn"], {"grid_layer": 9}, "layer 9 is not in 1..depth"),
-        (["corruptions"], {"corrupted": "/nowhere"}, "/nowhere"),
-        (["shifted"], {"shifted": ("imagenet_v2",)}, "no data set 'imagenet_v2'"),
-    ],
-)
-def test_mistakes_are_explained_and_write_no_results(
-    run, tmp_path, tasks, options, message
-):
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        evaluate(run, tasks, Options(tmp_path, **options))
-    assert not list(tmp_path.glob("results*"))
-
-
-def test_results_of_another_checkpoint_are_not_mixed_in(run, tmp_path):
-    other = {"run": "/elsewhere", "step": 7, "encoder": "online"}
-    (tmp_path / "results.json").write_text(json.dumps(other))
-    with pytest.raises(ValueError, match="holds results of /elsewhere, step 7"):
-        evaluate(run, ["health"], Options(tmp_path))
-    (tmp_path / "results.json").write_text("{")
-    with pytest.raises(ValueError, match="is no file of results"):
-        evaluate(run, ["health"], Options(tmp_path))
-
-
-@pytest.mark.parametrize(
-    "settings, error, message",
-    [
-        ({"step": 7}, FileNotFoundError, "expected step 7 in .* found"),
-        ({"workdir": "/nowhere"}, FileNotFoundError, "expected a checkpoint"),
-    ],
-)
-def test_a_checkpoint_that_is_not_there(workdir, settings, error, message):
-    asked = {"workdir": str(workdir), "step": None, "encoder": None}
-    with pytest.raises(error, match=message):
-        open_run(**(asked | settings), num_pictures=8)
-
-
-@pytest.mark.parametrize("change", ["unknown", "missing", "objective"])
-def test_a_checkpoint_of_another_version_is_refused(workdir, monkeypatch, change):
-    read = Record.read.__func__
-
-    def changed(cls, directory):
-        record = read(cls, directory)
-        config = record.meta["config"]
-        if change == "unknown":
-            config["optimizer"]["novel"] = 1
-        elif change == "missing":
-            del config["optimizer"]["momentum"]
-        else:
-            config["objective"]["name"] = "byol2"
-        return record
-
-    monkeypatch.setattr(Record, "read", classmethod(changed))
-    expected = {
-        "unknown": "another version .* optimizer.novel",
-        "missing": "another version .* optimizer.momentum",
-        "objective": "byol2",
-    }
-    with pytest.raises(ValueError, match=expected[change]):
-        open_run(str(workdir), None, None, 8)
-
-
-def test_too_few_images_for_the_least_k(run, tmp_path):
-    few = run.sources["train"].part(0, 5)
-    short = dataclasses.replace(run, sources=dict(run.sources) | {"train": few})
-    with pytest.raises(ValueError, match="at least 10 neighbours, .* has 5 images"):
-        evaluate(short, ["knn"], Options(tmp_path))
+        open_run(str(tmp_path), encoder="target")
 
 
 def test_two_processes_find_what_one_does(run, workdir, tmp_path):
     """Red if rows are out of order, or both write, or one waits for the other."""
     tasks = ("knn", "linear", "rotation_probe", "pictures")
     expected, _ = measure(run, tmp_path / "one", *tasks)
-    shutil.rmtree(run.folder / "features")
-    (run.folder / "linear_head.npz").unlink()
+    shutil.rmtree(run.folder)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
     command = [sys.executable, "-m", "ser_jax.evaluate", f"--checkpoint={workdir}"]
     command += [f"--tasks={','.join(tasks)}", f"--results={tmp_path / 'two'}"]
-    command += ["--num_pictures=8", "--coordinator=localhost:12399"]
+    command += ["--num_pictures=8", f"--coordinator=localhost:{port}"]
     processes = [
         subprocess.Popen(
             [*command, "--num_processes=2", f"--process_id={i}"],
@@ -307,3 +247,19 @@ def test_flip_rates_over_a_reference_networks(run, tmp_path):
     found = results["tasks"]["perturbations"]
     expected = found["mean_flip_probability"] / 0.5
     assert found["mean_flip_rate"] == pytest.approx(expected)
+
+
+def test_no_more_pictures_are_read_than_are_wanted(run):
+    """Eight pictures on eight devices; red if a batch of 256 is filled up."""
+
+    class Counting(CentreCrop):
+        count = 0
+
+        def map(self, example):
+            Counting.count += 1
+            return super().map(example)
+
+    source = run.data.held_out.subset(8)
+    head = Head(np.zeros((16, 10), np.float32), np.zeros(10, np.float32))
+    run.classifier(head, "cls1")(source, Counting(32, 32))
+    assert Counting.count == 8

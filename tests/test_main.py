@@ -113,3 +113,5 @@ def test_ci_runs_the_readme_commands():
     script = (ROOT / ".ci" / "run").read_text()
     assert "-m ser_jax.main --config=configs/digits_ser.py --workdir=" in script
     assert 'pip install -q -e ".[test]" && pytest' in script
+    assert "-m ser_jax.evaluate --checkpoint=" in script
+    assert "-m ser_jax.report " in script

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from matplotlib import image as png
 
-from ser_jax import report, report_html, report_results, summary
+from ser_jax import report, report_html, report_results, report_texts, summary
 from ser_jax.metric_writer import MetricWriter
 from ser_jax.run_reader import read_runs
+from ser_jax.tasks import TASKS
 
 RUN_CONFIG = {
     "seed": 0,
@@ -186,8 +187,8 @@ def test_what_is_missing_is_named(tmp_path):
     _, page = read([str(bare)], tmp_path)
     text = "".join(page.text)
     path = f"--checkpoint='{bare}'"
-    assert f"python -m ser_jax.evaluate {path} --tasks=flops" in text
-    assert "my run, not evaluated: knn, linear, logreg, finetune, shifted," in text
+    assert f"python -m ser_jax.evaluate {path} --tasks=all" in text
+    assert "my run, not evaluated: knn, linear, logreg, health," in text
     assert "equimod" not in text
     assert "my run has not ended: its curves end at step 2." in text
 
@@ -200,7 +201,7 @@ def test_what_is_missing_is_named(tmp_path):
     text = "".join(read([str(done)], tmp_path)[1].text)
     assert "attention.png is not there. Run python -m ser_jax.evaluate" in text
     assert "done, shifted left out: no set is prepared." in text
-    assert "done, not evaluated: logreg, finetune, health," in text
+    assert "done, not evaluated: logreg, health," in text
 
 
 def test_the_newest_step_and_both_encoders(tmp_path):
@@ -293,3 +294,10 @@ def test_refusals(runs, tmp_path, names, message):
     with pytest.raises(ValueError, match=message):
         report.report([f"{tmp_path}/{name}" for name in names], f"{tmp_path}/a.html")
     assert not (tmp_path / "a.html").exists()
+
+
+def test_every_task_has_its_place():
+    reported = {task for tasks in report_texts.TASKS.values() for task in tasks}
+    assert reported | {"pictures"} == TASKS.keys()
+    all_tasks = {name for name, task in TASKS.items() if task.is_in_all}
+    assert reported - all_tasks <= set(report_texts.OPTIONAL_TASKS)

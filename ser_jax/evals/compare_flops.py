@@ -23,8 +23,17 @@ _WAYS = {  # Suffix of the figures -> label.
 
 
 class ClaimRow(NamedTuple):
-    """One way of counting: FLOPs of a step of the base, regularized, their ratio."""
+    """One way of counting: FLOPs of a step of the base, regularized, their ratio.
 
+    Attributes:
+        way: "jaxpr", "same_cls_layer", "by_hand", "xla" or "paper".
+        label: What that is.
+        base: FLOPs.
+        regularized: FLOPs.
+        ratio: Of the two.
+    """
+
+    way: str
     label: str
     base: float | None
     regularized: float | None
@@ -147,7 +156,11 @@ def claim_rows(figures: Mapping[str, Any]) -> list[ClaimRow]:
     """
     names = ("flops_per_step_base", "flops_per_step_ser", "flops_ratio")
     rows = [
-        ClaimRow(label, *(figures.get(name + way) for name in names))
+        ClaimRow(
+            way.removeprefix("_") or "jaxpr",
+            label,
+            *(figures.get(name + way) for name in names),
+        )
         for way, label in _WAYS.items()
     ]
     return [row for row in rows if row.base is not None or row.regularized is not None]

@@ -78,7 +78,8 @@ def evaluate_corruptions(
         source: Clean evaluation pictures.
         transform: The evaluation view of them, `image_size` px.
         image_size: Side of the pictures the classifier takes, px.
-        num_images: Pictures of each pass, evenly picked; all if there are fewer.
+        num_images: Pictures that are corrupted here, evenly picked; all if there are
+            fewer. Published sets are taken whole: a part compares with nothing.
         seed: Seeds generated corruptions, >= 0.
         folder: Published pictures, as `open_corrupted` takes them; None generates 14
             of the 15 corruptions from `source`. Published ones are cropped, not
@@ -105,20 +106,19 @@ def evaluate_corruptions(
                 "px: their strengths are set for these sizes; give the folder of a "
                 "published set instead."
             )
-        names = CORRUPTIONS
+        names, clean = CORRUPTIONS, source.subset(num_images)
     else:
         if source.num_classes is None:
             raise ValueError(f"{source.name!r} has no classes to tell apart.")
         corrupted = open_corrupted(
             pathlib.Path(folder).expanduser(), source.num_classes, source.class_names
         )
-        names = corrupted.corruptions
-    clean = source.subset(num_images)
+        names, clean = corrupted.corruptions, source
 
     def pictures(name: str, severity: int) -> tuple[Source, grain.transforms.Map]:
         if corrupted is None:
             return clean, Corrupted(transform, name, severity, seed)
-        part = corrupted.open(name, severity).subset(num_images)
+        part = corrupted.open(name, severity)
         return part, NamesFile(CentreCrop(image_size, image_size), part)
 
     total, done = 1 + NUM_SEVERITIES * len(names), 1

@@ -1,9 +1,11 @@
 """What EquiMod's predictor makes of an augmentation's parameters after training."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ser_jax.equivariance.equimod import EquiMod, equivariance_measures
 from ser_jax.learner import Batch, Learner
@@ -12,7 +14,7 @@ from ser_jax.variables import Variables
 
 
 def equimod_scores(
-    learner: Learner, variables: Variables, batch: Batch, rng: jax.Array
+    learner: Learner, variables: Variables, batches: Iterable[Batch], rng: jax.Array
 ) -> dict[str, float]:
     """EquiMod's measures of equivariance on held-out pictures.
 
@@ -22,7 +24,8 @@ def equimod_scores(
     Args:
         learner: A learner whose regularizer is EquiMod.
         variables: What it has learned; the online encoder's part is read.
-        batch: Pictures as the loader makes them: "crops" and "crop_params".
+        batches: Pictures as the loader makes them, "crops" and "crop_params", in
+            batches of one size.
         rng: Key of the augmentations.
 
     Returns:
@@ -65,5 +68,11 @@ def equimod_scores(
         )
         return equivariance_measures(outputs)
 
-    found = measures(variables, batch, rng)
-    return {name: float(found[f"equimod_{name}"]) for name in ("gain", "ratio")}
+    found = [
+        jax.device_get(measures(variables, batch, jax.random.fold_in(rng, number)))
+        for number, batch in enumerate(batches)
+    ]
+    return {
+        name: float(np.mean([of[f"equimod_{name}"] for of in found]))
+        for name in ("gain", "ratio")
+    }

@@ -10,6 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from ser_jax.evals.heads import Head, head_logits
+from ser_jax.models.vit import ViT
 from ser_jax.optim.optimizers import make_optimizer
 from ser_jax.optim.schedules import warmup_cosine
 from ser_jax.sharding import batch_sharded, replicated, shard_batch
@@ -77,8 +78,9 @@ def finetune(
         2111.06377), without mixup, CutMix and RandAugment: for comparing encoders, not
         for a record.
     """
-    if hasattr(encoder, "drop_path_rate"):
-        encoder = encoder.clone(drop_path_rate=settings.drop_path_rate)
+    if isinstance(encoder, ViT):
+        rate = settings.drop_path_rate
+        encoder = encoder.clone(drop_path_rate=rate, freeze_patch_embed=False)
     # What pretraining read off earlier layers has no place here.
     encoder = encoder.clone(grid_layers=(), cls_layers=())
     optimizer = optax.chain(

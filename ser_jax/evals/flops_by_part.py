@@ -35,8 +35,7 @@ def flops_by_part(experiment: Experiment) -> dict[str, Any]:
           loss; both forward and backward), "views" (augmentation), "other" (optimizer,
           EMA). What a regularizer makes the encoders do is in the encoders' parts.
         * `total`, their sum; `ratio`: over that of the run without its regularizer.
-        * `counted`: way of counting (in the jaxpr, by hand, XLA's, the paper's) ->
-          `base`, `regularized`, `ratio`: see `claim_rows`.
+        * `counted`: way of counting -> `base`, `regularized`, `ratio`: see `ClaimRow`.
     """
     parts = parts_of_step(experiment)
     figures = compare_flops(without_regularizer(experiment), experiment)
@@ -45,7 +44,7 @@ def flops_by_part(experiment: Experiment) -> dict[str, Any]:
         "total": sum(parts.values()),
         "ratio": figures["flops_ratio"],
         "counted": {
-            row.label: {
+            row.way: {
                 "base": row.base,
                 "regularized": row.regularized,
                 "ratio": row.ratio,

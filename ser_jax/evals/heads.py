@@ -59,11 +59,13 @@ def logit_accuracy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float
 
     Returns:
         Two shares of examples in [0, 1]: label first, and among the first five. Ties
-        count against the label.
+        count against the label, and so does NaN.
     """
     own = np.take_along_axis(logits, labels[:, None], axis=1)  # [n, 1]
-    rank = np.sum(logits >= own, axis=1)  # [n], 1 is the best
-    return float(np.mean(rank <= 1)), float(np.mean(rank <= 5))
+    rank = np.sum(~(logits < own), axis=1)  # [n], 1 is the best; NaN is not below
+    right = np.isfinite(own[:, 0])
+    top1, top5 = (float(np.mean(right & (rank <= k))) for k in (1, 5))
+    return top1, top5
 
 
 def stack_accuracy(

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+_ENOUGH_TO_CHOOSE = 100  # settings that differ by less than chance do not matter
+
 
 def check_labelled(
     features: Mapping[str, np.ndarray],
@@ -76,22 +78,24 @@ def split_held_out(
     Args:
         num_examples: Size of the training set, n.
         held_out_frac: Share that is held out, in (0, 1); not stratified.
-        num_classes: Least number of examples wanted on either side.
+        num_classes: Least number of examples to fit on, and to choose on, where 100
+            are enough.
         seed: Of the split.
 
     Returns:
         Two sorted arrays of int that share no index and together hold 0..n - 1.
 
     Raises:
-        ValueError: If a side would have fewer examples than there are classes.
+        ValueError: If a side would have fewer.
     """
     num_held_out = round(num_examples * held_out_frac)
-    if min(num_held_out, num_examples - num_held_out) < num_classes:
+    least = min(num_classes, _ENOUGH_TO_CHOOSE)
+    if num_held_out < least or num_examples - num_held_out < num_classes:
         raise ValueError(
             f"held_out_frac = {held_out_frac} of {num_examples} training examples "
-            f"holds out {num_held_out}; that and the rest must each be at least "
-            f"{num_classes}, one per class on average. Use more training examples or "
-            "another held_out_frac."
+            f"holds out {num_held_out}; at least {least} must be held out and "
+            f"{num_classes} left, one per class on average. Use more training examples "
+            "or another held_out_frac."
         )
     order = np.random.default_rng(seed).permutation(num_examples)
     return np.sort(order[num_held_out:]), np.sort(order[:num_held_out])

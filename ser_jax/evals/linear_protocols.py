@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ser_jax.checks import check_settings
@@ -77,15 +78,13 @@ class LinearProtocol:
         return base * self.batch_size / 256
 
 
-# For ViTs. ResNet-50 takes base_learning_rates=(0.1,).
-MOCO_V3 = LinearProtocol(
+_MOCO_V3 = LinearProtocol(
     features=("cls1",), base_learning_rates=(3.0,), batch_size=1024, num_epochs=90
 )
-# For ViT-S. ViT-B takes features=("cls1_avg",).
-DINO = LinearProtocol(
+_DINO = LinearProtocol(
     features=("cls4",), base_learning_rates=(1e-3,), batch_size=1024, num_epochs=100
 )
-SER = LinearProtocol(
+_SER = LinearProtocol(
     features=("cls4",),
     base_learning_rates=(1.0, 3.0, 10.0),
     batch_size=2048,
@@ -99,4 +98,29 @@ GRID = LinearProtocol(
     batch_size=1024,
     num_epochs=10,
 )
-LINEAR_PROTOCOLS = {"grid": GRID, "moco_v3": MOCO_V3, "dino": DINO, "ser": SER}
+# As published for small ViTs.
+LINEAR_PROTOCOLS = {"grid": GRID, "moco_v3": _MOCO_V3, "dino": _DINO, "ser": _SER}
+_VIT_B_WIDTH = 768
+
+
+def linear_protocol(
+    name: str, features: Mapping[str, int], *, is_vit: bool
+) -> LinearProtocol:
+    """A protocol as its authors fit it to the encoder.
+
+    Args:
+        name: One of `LINEAR_PROTOCOLS`.
+        features: What the encoder gives -> width.
+        is_vit: Whether it is a ViT.
+
+    Returns:
+        The protocol: MoCo v3's learning rate for ResNets, DINO's feature for ViT-B and
+        larger; on the first feature where the encoder gives none that is asked for.
+    """
+    protocol = LINEAR_PROTOCOLS[name]
+    if name == "moco_v3" and not is_vit:
+        protocol = dataclasses.replace(protocol, base_learning_rates=(0.1,))
+    if name == "dino" and is_vit and features.get("cls1", 0) >= _VIT_B_WIDTH:
+        protocol = dataclasses.replace(protocol, features=("cls1_avg",))
+    there = tuple(feature for feature in protocol.features if feature in features)
+    return dataclasses.replace(protocol, features=there or tuple(features)[:1])

@@ -15,6 +15,8 @@ from ser_jax.evals.held_out import check_labelled, check_same_widths, split_held
 # 45 values from 1e-6 to 1e5.
 L2_SWEEP = tuple(float(value) for value in np.logspace(-6, 5, 45))
 
+_CHUNK_SIZE = 2**14  # examples whose logits are there at a time
+
 
 @dataclasses.dataclass(frozen=True)
 class FittedL2:
@@ -170,7 +172,19 @@ def fit_logistic_regression(
 @jax.jit
 @jax.value_and_grad
 def _objective(head, features, labels, l2):
-    return head_loss(head, features, labels) + 0.5 * l2 * jnp.sum(head.kernel**2)
+    n = len(labels)
+    size = min(n, _CHUNK_SIZE)
+    whole = n // size * size
+
+    @jax.checkpoint  # logits of one chunk at a time, backward too
+    def add(total, chunk):
+        return total + len(chunk[1]) * head_loss(head, *chunk), None
+
+    chunks = features[:whole].reshape(-1, size, features.shape[1])
+    total, _ = jax.lax.scan(add, 0.0, (chunks, labels[:whole].reshape(-1, size)))
+    if n > whole:
+        total, _ = add(total, (features[whole:], labels[whole:]))
+    return total / n + 0.5 * l2 * jnp.sum(head.kernel**2)
 
 
 def _accuracy(

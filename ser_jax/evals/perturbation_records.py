@@ -150,14 +150,13 @@ def generated_clips(source: Source, name: str, *, size_px: int, seed: int) -> Cl
 
 
 def published_clips(
-    folder: pathlib.Path, labels: dict[str, int], num_clips: int, *, size_px: int
+    folder: pathlib.Path, labels: dict[str, int], *, size_px: int
 ) -> Clips:
     """Clips of ImageNet-P.
 
     Args:
         folder: `<class>/*.mp4` of one perturbation.
         labels: Label of each class folder.
-        num_clips: How many, evenly picked; all if there are fewer.
         size_px: Side the frames must have.
 
     Returns:
@@ -172,7 +171,7 @@ def published_clips(
         num_classes=len(labels),
         fingerprint={},
         records=list_files(folder, labels, (".mp4",)),
-    ).subset(num_clips)
+    )
 
     def load(clip: int) -> Loaded:
         file = files.records[clip]

@@ -45,7 +45,8 @@ def evaluate_perturbations(
         source: Clean evaluation pictures; clips are generated from them, and the
             classes of published clips are its own.
         image_size: Side of the pictures the classifier takes, px.
-        num_images: Clips of each perturbation, evenly picked; all if there are fewer.
+        num_images: Pictures that clips are made of, evenly picked; all if there are
+            fewer. Published clips are taken whole.
         seed: Seeds generated clips, >= 0.
         folder: ImageNet-P as published, `[<group>/]<perturbation>/<class>/*.mp4`; None
             generates clips, at 32 px with CIFAR-10-P's strengths, at 224 px with
@@ -69,7 +70,11 @@ def evaluate_perturbations(
         open_clips = _generated(source.subset(num_images), image_size, seed)
     else:
         root = pathlib.Path(folder).expanduser()
-        open_clips = _published(root, source, num_images, image_size)
+        places = open_perturbed(root, source)
+        open_clips = {
+            name: functools.partial(published_clips, *place, size_px=image_size)
+            for name, place in places.items()
+        }
     if normalizers is not None:  # before hours of work that they may not fit
         mean_flip_rate(dict.fromkeys(open_clips, 0.0), normalizers)
     flips, top1 = {}, {}
@@ -111,9 +116,22 @@ def _generated(
     }
 
 
-def _published(
-    root: pathlib.Path, source: Source, num_clips: int, size_px: int
-) -> dict[str, Callable[[], Clips]]:
+def open_perturbed(
+    root: pathlib.Path, source: Source
+) -> dict[str, tuple[pathlib.Path, dict[str, int]]]:
+    """Finds ImageNet-P's clips.
+
+    Args:
+        root: `[<group>/]<perturbation>/<class>/*.mp4`.
+        source: Its classes are those of the clips.
+
+    Returns:
+        Perturbation -> its folder, and the label of each class in it.
+
+    Raises:
+        FileNotFoundError: If there are none.
+        ValueError: If the classes are others.
+    """
     if source.num_classes is None:
         raise ValueError(f"{source.name!r} has no classes to tell apart.")
     places = {n: place for n in PERTURBATIONS if (place := find_set(root, n))}
@@ -123,14 +141,8 @@ def _published(
             f"Perturbations: {', '.join(PERTURBATIONS)}."
         )
     # The folders of all are looked at before the first is read.
-    labels = {
-        name: label_classes(place, source.num_classes, source.class_names)
-        for name, place in places.items()
-    }
     return {
-        name: functools.partial(
-            published_clips, place, labels[name], num_clips, size_px=size_px
-        )
+        name: (place, label_classes(place, source.num_classes, source.class_names))
         for name, place in places.items()
     }
 

@@ -35,7 +35,7 @@ def evaluate_shifted(
     Raises:
         ValueError: If the set has no classes, or classes that are not those of `train`.
     """
-    to_train = _match_classes(source, train)
+    to_train = match_classes(source, train)
     logits, labels = checked_logits(classify, source, transform)
     labels = to_train[labels]
     occurring = np.unique(labels)
@@ -54,8 +54,19 @@ def evaluate_shifted(
     }
 
 
-def _match_classes(source: Source, train: Source) -> np.ndarray:
-    """The label in `train` of each label of the set; -1 where there is none."""
+def match_classes(source: Source, train: Source) -> np.ndarray:
+    """The label in `train` of each label of a set; -1 where there is none.
+
+    Args:
+        source: The set.
+        train: What the classifier was trained on.
+
+    Returns:
+        `[classes of the set]`, int.
+
+    Raises:
+        ValueError: If either has no classes, or they cannot be matched.
+    """
     if source.num_classes is None or train.num_classes is None:
         raise ValueError(
             f"both {source.name!r} and {train.name!r} need labels to compare."

@@ -1,23 +1,23 @@
 """What can be asked of a trained run, by name."""
 
-from ser_jax.tasks import features, finetune, layers, pictures, sets
+from ser_jax.tasks import features, finetune, layers, obstacles, pictures, sets
 from ser_jax.tasks.task import Task
 
 TASKS: dict[str, Task] = {
-    "knn": Task(features.knn),
-    "linear": Task(features.linear),
-    "logreg": Task(features.logreg),
+    "knn": Task(features.knn, obstacles.no_labels),
+    "linear": Task(features.linear, obstacles.no_labels),
+    "logreg": Task(features.logreg, obstacles.no_labels),
     # It trains a network: hours, where the others read one.
-    "finetune": Task(finetune.finetune, is_in_all=False),
-    "health": Task(features.health),
-    "equivariance": Task(layers.equivariance),
-    "seis": Task(layers.seis),
-    "lie_derivative": Task(layers.lie_derivative),
-    "rotation_probe": Task(layers.rotation_probe),
-    "equimod": Task(layers.equimod, layers.equimod_obstacle),
-    "corruptions": Task(sets.corruptions, sets.corruptions_obstacle),
-    "perturbations": Task(sets.perturbations, sets.perturbations_obstacle),
-    "shifted": Task(sets.shifted, sets.shifted_obstacle),
+    "finetune": Task(finetune.finetune, obstacles.no_labels, is_in_all=False),
+    "health": Task(features.health, obstacles.no_pictures),
+    "equivariance": Task(layers.equivariance, obstacles.no_pictures),
+    "seis": Task(layers.seis, obstacles.no_pictures),
+    "lie_derivative": Task(layers.lie_derivative, obstacles.few_cells),
+    "rotation_probe": Task(layers.rotation_probe, obstacles.no_pictures),
+    "equimod": Task(layers.equimod, obstacles.no_equimod),
+    "corruptions": Task(sets.corruptions, obstacles.no_corruptions),
+    "perturbations": Task(sets.perturbations, obstacles.no_perturbations),
+    "shifted": Task(sets.shifted, obstacles.no_shifted),
     "flops": Task(pictures.flops),
-    "pictures": Task(pictures.pictures),
+    "pictures": Task(pictures.pictures, obstacles.no_pictures),
 }

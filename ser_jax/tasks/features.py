@@ -12,13 +12,13 @@ import numpy as np
 from ser_jax.evals.heads import Head
 from ser_jax.evals.knn import knn_predict
 from ser_jax.evals.linear_probe import LinearProbeResult, linear_probe
-from ser_jax.evals.linear_protocols import LINEAR_PROTOCOLS, LinearProtocol
+from ser_jax.evals.linear_protocols import LinearProtocol, linear_protocol
 from ser_jax.evals.logreg import logistic_regression
 from ser_jax.evals.representation import effective_dimension, rankme
+from ser_jax.models.vit import ViT
 from ser_jax.objectives.base import mean_std
 from ser_jax.tasks.task import Options
 from ser_jax.trained_run import TrainedRun
-from ser_jax.variables import encoder_paths
 
 _KNN_NEIGHBORS = (10, 20, 100, 200)
 _LEAST_STEPS_PER_EPOCH = 40
@@ -37,12 +37,12 @@ def knn(run: TrainedRun, options: Options) -> dict[str, Any]:
     Raises:
         ValueError: If there are fewer training images than the least k.
     """
-    num_train = len(run.sources["train"])
+    num_train = len(run.data.train)
     neighbors = [k for k in _KNN_NEIGHBORS if k <= num_train]
     if not neighbors:
         raise ValueError(
             f"k-NN votes with at least {min(_KNN_NEIGHBORS)} neighbours, but the train "
-            f"split {run.sources['train'].split!r} has {num_train} images; evaluate "
+            f"split {run.data.train.split!r} has {num_train} images; evaluate "
             "with a larger one."
         )
     results = {}
@@ -84,7 +84,9 @@ def linear(run: TrainedRun, options: Options) -> dict[str, Any]:
             **dataclasses.asdict(found.best),
             "protocol": f"{options.protocol}, cached features",
             "num_heads": len(found.grid),
+            "num_epochs": protocol.num_epochs,
             "batch_size": protocol.batch_size,
+            "feature_width": found.head.kernel.shape[0],
         }
         results |= {f"{prefix}{key}": value for key, value in chosen.items()}
         if layer is None:
@@ -102,7 +104,9 @@ def classifier(run: TrainedRun, options: Options) -> tuple[Head, str]:
     Returns:
         The head, and the feature that it reads.
     """
-    path = _head_path(run)
+    for split in ("train", "eval"):  # on all processes, whatever each finds below
+        run.features(split)
+    path = _head_path(run, options)
     if path.exists():
         with np.load(path) as arrays:
             if str(arrays["key"]) == _head_key(run, options):
@@ -123,15 +127,16 @@ def logreg(run: TrainedRun, options: Options) -> dict[str, Any]:
         held_out.by_name["cls1"],
         held_out.labels,
         seed=run.seed,
-        num_classes=run.num_classes,
+        num_classes=run.data.num_classes,
     )
     return {"top1": result.top1, "top5": result.top5} | dataclasses.asdict(result.best)
 
 
 def health(run: TrainedRun, options: Options) -> dict[str, Any]:
-    """Whether the class tokens of the evaluation split have collapsed."""
+    """Whether the class tokens of the evaluation split (or train) have collapsed."""
     del options
-    features = run.features("eval").by_name["cls1"]
+    split = "train" if run.data.pictures is run.data.train else "eval"
+    features = run.features(split).by_name["cls1"]
     return {
         "rankme": rankme(features),
         "effective_dimension": effective_dimension(features),
@@ -149,27 +154,20 @@ def _read(options: Options) -> list[tuple[str, str, int | None]]:
     return read
 
 
-def _protocol(
-    options: Options, features: list[str], num_examples: int
-) -> LinearProtocol:
-    """The protocol, on what features there are, in batches that a small set fills."""
-    protocol = LINEAR_PROTOCOLS[options.protocol]
-    wanted = [name for name in protocol.features if name in features]
-    return dataclasses.replace(
-        protocol,
-        features=tuple(wanted or features[:1]),
-        batch_size=min(
-            protocol.batch_size, max(1, num_examples // _LEAST_STEPS_PER_EPOCH)
-        ),
-    )
-
-
 def _probe(
     run: TrainedRun, options: Options, layer: int | None
 ) -> tuple[LinearProtocol, LinearProbeResult]:
     """Linear heads on the class tokens, or on a layer's grid, and their protocol."""
     train, held_out = (run.features(split, layer) for split in ("train", "eval"))
-    protocol = _protocol(options, list(train.by_name), len(train.labels))
+    protocol = linear_protocol(
+        options.protocol,
+        {name: array.shape[1] for name, array in train.by_name.items()},
+        is_vit=isinstance(run.encoder, ViT),
+    )
+    # Batches that a small set fills often enough.
+    most = max(1, len(train.labels) // _LEAST_STEPS_PER_EPOCH)
+    batch_size = min(protocol.batch_size, most)
+    protocol = dataclasses.replace(protocol, batch_size=batch_size)
     found = linear_probe(
         train.by_name,
         train.labels,
@@ -177,26 +175,24 @@ def _probe(
         held_out.labels,
         protocol=protocol,
         seed=run.seed,
-        num_classes=run.num_classes,
+        num_classes=run.data.num_classes,
     )
     return protocol, found
 
 
-def _head_path(run: TrainedRun) -> pathlib.Path:
-    return run.folder / "linear_head.npz"
+def _head_path(run: TrainedRun, options: Options) -> pathlib.Path:
+    return run.folder / f"linear_head_{options.protocol}.npz"
 
 
 def _head_key(run: TrainedRun, options: Options) -> str:
     """What the head depends on."""
-    parts = encoder_paths(run.encoder_name == "target").values()
-    data = run.sources["train"].fingerprint
-    return json.dumps([options.protocol, run.digest(*parts), data])
+    return json.dumps([options.protocol, run.digest(), run.data.train.fingerprint])
 
 
 def _write_head(run: TrainedRun, options: Options, found: LinearProbeResult) -> None:
     if jax.process_index():
         return
-    path = _head_path(run)
+    path = _head_path(run, options)
     partial = path.with_suffix(".tmp")
     with partial.open("wb") as file:
         np.savez(

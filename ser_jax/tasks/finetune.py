@@ -7,6 +7,7 @@ import jax
 
 from ser_jax.data.host_transforms import RandomCrops
 from ser_jax.data.loader import train_loader
+from ser_jax.evals.classifier import checked_logits
 from ser_jax.evals.finetune import FinetuneSettings
 from ser_jax.evals.finetune import finetune as train_further
 from ser_jax.evals.heads import logit_accuracy
@@ -30,9 +31,8 @@ def finetune(run: TrainedRun, options: Options) -> dict[str, Any]:
     Returns:
         "top1", "top5", "loss_last", and the settings.
     """
-    experiment, source = run.experiment, run.sources["train"]
-    config = experiment.config
-    batch_size = config.batch_size
+    experiment, source = run.experiment, run.data.train
+    config, batch_size = experiment.config, run.batch_size
     steps_per_epoch = max(1, len(source) // batch_size)
     total_steps = max(1, round(options.finetune_epochs * steps_per_epoch))
     settings = FinetuneSettings(
@@ -72,15 +72,16 @@ def finetune(run: TrainedRun, options: Options) -> dict[str, Any]:
             experiment.normalize,
             run.mesh,
             settings=settings,
-            num_classes=run.num_classes,
+            num_classes=run.data.num_classes,
             seed=run.seed,
             on_step=on_step,
         )
     finally:
         loader.close()
     classify = run.classifier(head, "cls1", variables)
-    logits, labels = classify(run.sources["eval"], run.transform)
-    top1, top5 = logit_accuracy(logits, labels)
+    top1, top5 = logit_accuracy(
+        *checked_logits(classify, run.data.held_out, run.transform)
+    )
     return {
         "top1": top1,
         "top5": top5,

@@ -1,12 +1,12 @@
 """Tasks on every layer: do its tokens move with the picture, do they know how."""
 
+import itertools
 from typing import Any
 
 import jax
 
 from ser_jax.data.host_transforms import RandomCrops
 from ser_jax.data.loader import train_loader
-from ser_jax.equivariance.equimod import EquiMod
 from ser_jax.evals.equimod_scores import equimod_scores
 from ser_jax.evals.equivariance_depth import equivariance_by_depth
 from ser_jax.evals.lie_derivative import lie_derivatives
@@ -15,6 +15,8 @@ from ser_jax.evals.seis import seis_by_depth
 from ser_jax.tasks.task import Options
 from ser_jax.trained_run import TrainedRun
 from ser_jax.variables import Variables
+
+_EQUIMOD_BATCH = 64
 
 
 def equivariance(run: TrainedRun, options: Options) -> dict[str, Any]:
@@ -48,19 +50,9 @@ def rotation_probe(run: TrainedRun, options: Options) -> dict[str, Any]:
 def equimod(run: TrainedRun, options: Options) -> dict[str, Any]:
     """EquiMod's gain and ratio on augmented pictures of the evaluation split."""
     del options
-    experiment, source = run.experiment, run.sources["eval"]
-    loader = train_loader(
-        source,
-        RandomCrops(experiment.crops, experiment.pair_seed),
-        batch_size=min(run.num_pictures, len(source)),
-        seed=run.seed,
-        num_threads=experiment.config.loader.num_threads,
-        prefetch_batches=1,
-    )
-    try:
-        crops = next(loader)
-    finally:
-        loader.close()
+    experiment, source = run.experiment, run.data.pictures
+    num_pictures = min(run.num_pictures, len(source))
+    num_batches = -(-num_pictures // _EQUIMOD_BATCH)
     shapes = jax.eval_shape(experiment.init_state, experiment.init_rng).variables
 
     def part(field: str, *keys: str) -> Any:
@@ -80,13 +72,21 @@ def equimod(run: TrainedRun, options: Options) -> dict[str, Any]:
         },
         method_state={},
     )
-    batch = {key: crops[key] for key in ("crops", "crop_params")}
-    return equimod_scores(experiment.learner, variables, batch, experiment.step_rng)
-
-
-def equimod_obstacle(run: TrainedRun, options: Options) -> str | None:
-    """Why there is nothing to measure: the run is not EquiMod's."""
-    del options
-    if isinstance(run.experiment.learner.regularizer, EquiMod):
-        return None
-    return "only runs with EquiMod have a predictor to measure."
+    loader = train_loader(
+        source,
+        RandomCrops(experiment.crops, experiment.pair_seed),
+        batch_size=num_pictures // num_batches,
+        seed=run.seed,
+        num_threads=experiment.config.loader.num_threads,
+        prefetch_batches=1,
+    )
+    batches = (
+        {key: batch[key] for key in ("crops", "crop_params")}
+        for batch in itertools.islice(loader, num_batches)
+    )
+    try:
+        return equimod_scores(
+            experiment.learner, variables, batches, experiment.step_rng
+        )
+    finally:
+        loader.close()

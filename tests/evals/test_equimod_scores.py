@@ -26,9 +26,9 @@ def test_measures_are_those_of_evaluation_mode():
     learner, batch = experiment.learner, real_batch(experiment)
     state = jax.eval_shape(experiment.init_state, experiment.init_rng)
     variables, rng = filled(state.variables), jax.random.key(3)
-    scores = equimod_scores(learner, variables, batch, rng)
+    scores = equimod_scores(learner, variables, [batch], rng)
 
-    views = jax.jit(learner.make_views)(rng, batch, 0)
+    views = jax.jit(learner.make_views)(jax.random.fold_in(rng, 0), batch, 0)
 
     @jax.jit
     def embeddings():

@@ -9,7 +9,11 @@ from support import assert_close
 from ser_jax.evals.heads import Head, stack_accuracy
 from ser_jax.evals.held_out import split_held_out
 from ser_jax.evals.linear_probe import linear_probe, train_heads
-from ser_jax.evals.linear_protocols import LINEAR_PROTOCOLS, LinearProtocol
+from ser_jax.evals.linear_protocols import (
+    LINEAR_PROTOCOLS,
+    LinearProtocol,
+    linear_protocol,
+)
 
 NUM_CLASSES = 6
 PROTOCOL = LinearProtocol(
@@ -153,6 +157,24 @@ def test_accuracy_against_sort():
     assert stack_accuracy(three, features, labels % 3)[1].tolist() == [1.0, 1.0]
     diverged = Head(three.kernel * np.nan, three.bias)
     assert not np.any(stack_accuracy(diverged, features, labels % 3))
+
+
+def test_protocols_fit_the_encoder():
+    """As the authors say; red if a ResNet is trained at a ViT's learning rate."""
+    small, large = ({"cls1": w, "cls4": 4 * w, "cls1_avg": 2 * w} for w in (384, 768))
+    resnet = {"cls1": 2048}
+    rates = [
+        linear_protocol("moco_v3", f, is_vit=f is small).base_learning_rates
+        for f in (small, resnet)
+    ]
+    assert rates == [(3.0,), (0.1,)]
+    features = [
+        linear_protocol("dino", f, is_vit=f is not resnet).features
+        for f in (small, large, resnet)
+    ]
+    assert features == [("cls4",), ("cls1_avg",), ("cls1",)]
+    grid = linear_protocol("grid", {"grid3": 99}, is_vit=True)
+    assert grid.features == ("grid3",)
 
 
 def test_protocols_scale():

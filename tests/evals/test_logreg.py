@@ -1,5 +1,6 @@
 import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ import scipy.special
 from sklearn.linear_model import LogisticRegression
 from support import assert_close
 
-from ser_jax.evals.heads import Head, head_logits
+from ser_jax.evals import logreg
+from ser_jax.evals.heads import Head, head_logits, head_loss
 from ser_jax.evals.held_out import split_held_out
 from ser_jax.evals.logreg import fit_logistic_regression, logistic_regression
 
@@ -113,3 +115,24 @@ def test_errors_teach():
         logistic_regression(
             *data[:2], features[0], labels, seed=0, num_classes=NUM_CLASSES
         )
+
+
+def test_chunks_change_nothing(monkeypatch):
+    """Red if the last, smaller chunk is left out or weighs as much as the others."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(23, 5)).astype(np.float32)
+    labels = rng.integers(0, 3, 23)
+    head = Head(rng.normal(size=(5, 3)).astype(np.float32), np.zeros(3, np.float32))
+    monkeypatch.setattr(logreg, "_CHUNK_SIZE", 7)
+    value, gradient = logreg._objective(head, features, labels, 0.1)
+
+    def whole(head):
+        return head_loss(head, features, labels) + 0.05 * (head.kernel**2).sum()
+
+    expected, expected_gradient = jax.value_and_grad(whole)(head)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        gradient,
+        expected_gradient,
+    )

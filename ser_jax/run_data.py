@@ -1,0 +1,72 @@
+"""The data a run is evaluated on, opened when first asked for."""
+
+import dataclasses
+import functools
+
+from ser_jax.data.sources import Source, open_source
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """Splits of a prepared data set.
+
+    Attributes:
+        name: TFDS name.
+        data_dir: Folder of data sets.
+        train_split: Split to fit on.
+        eval_split: Split to evaluate on.
+    """
+
+    name: str
+    data_dir: str
+    train_split: str
+    eval_split: str
+
+    @functools.cached_property
+    def train(self) -> Source:
+        """Records to fit on.
+
+        Raises:
+            FileNotFoundError: If the data set is not there.
+            ValueError: If it has no such split.
+        """
+        return open_source(self.name, self.train_split, self.data_dir)
+
+    @functools.cached_property
+    def held_out(self) -> Source:
+        """Records to evaluate on; raises as `train` does."""
+        return open_source(self.name, self.eval_split, self.data_dir)
+
+    @functools.cached_property
+    def pictures(self) -> Source:
+        """Where pictures come from: the evaluation split, or without one, train."""
+        try:
+            return self.held_out
+        except ValueError:
+            return self.train
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; where there are none, `unlabelled` says so."""
+        assert self.train.num_classes is not None
+        return self.train.num_classes
+
+    def absent(self) -> str | None:
+        """Why there are no pictures; None if there are."""
+        try:
+            _ = self.pictures
+        except (ValueError, OSError) as error:
+            return f"{error}. Elsewhere: --eval_data_dir, --train_split, --eval_split."
+        return None
+
+    def unlabelled(self) -> str | None:
+        """Why accuracy cannot be measured; None if it can."""
+        if why := self.absent():
+            return why
+        try:
+            sources = self.train, self.held_out
+        except ValueError as error:
+            return f"{error}. Another one: --eval_split."
+        if any(source.num_classes is None for source in sources):
+            return f"{self.name!r} has no labels."
+        return None
