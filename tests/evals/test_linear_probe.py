@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support import assert_close
 
-from ser_jax.evals.heads import Head, stack_accuracy
+from ser_jax.evals.heads import Head, logit_accuracy, stack_accuracy
 from ser_jax.evals.held_out import split_held_out
 from ser_jax.evals.linear_probe import linear_probe, train_heads
 from ser_jax.evals.linear_protocols import (
@@ -226,3 +226,14 @@ def test_settings_that_cannot_work_are_refused():
         dataclasses.replace(PROTOCOL, num_epochs=0)
     with pytest.raises(ValueError, match="base_learning_rates must hold"):
         dataclasses.replace(PROTOCOL, base_learning_rates=())
+
+
+def test_ties_and_nan_count_against_the_label():
+    logits = np.zeros((4, 6), np.float32)
+    logits[0, 2] = 1  # right
+    logits[1, 3] = 1  # second best, in a tie of five
+    logits[2] = np.nan
+    labels = np.full(4, 2)
+    assert logit_accuracy(logits, labels) == (0.25, 0.25)
+    logits[1, 2] = 0.5
+    assert logit_accuracy(logits, labels) == (0.25, 0.5)
