@@ -87,7 +87,9 @@ _BY_LAYER = re.compile(r"/(layer_\d+|errors|flip_probability|top1_by_\w+)/")
 _logger = logging.getLogger(__name__)
 
 
-def evaluate(run: TrainedRun, tasks: Sequence[str], options: Options) -> str:
+def evaluate(
+    run: TrainedRun, tasks: Sequence[str], options: Options
+) -> tuple[str, list[str]]:
     """Runs tasks; writes `results.json` and `results.md` after each of them.
 
     Results of other tasks that the folder holds for the same checkpoint are kept. A
@@ -99,17 +101,19 @@ def evaluate(run: TrainedRun, tasks: Sequence[str], options: Options) -> str:
         options: What they are to do; their folder is made if absent.
 
     Returns:
-        The table of all results in the folder.
+        The table of all results in the folder, and which tasks failed now.
 
     Raises:
         ValueError: If a task is not known, or cannot be done on this run.
     """
     chosen, left_out = choose(run, tasks, options)
+    failed = []
     folder = options.folder
     results = _earlier(folder / "results.json", run) | _about(run)
     done = results.setdefault("tasks", {})
     measured = results.setdefault("measured", {})
-    results["left_out"] = results.get("left_out", {}) | left_out
+    left_out = results.get("left_out", {}) | left_out
+    results["left_out"] = {k: why for k, why in left_out.items() if k not in done}
     folder.mkdir(parents=True, exist_ok=True)
     for number, task in enumerate(chosen, start=1):
         _logger.info("%s (task %d of %d)", task, number, len(chosen))
@@ -120,6 +124,7 @@ def evaluate(run: TrainedRun, tasks: Sequence[str], options: Options) -> str:
             if task in tasks:
                 raise
             _logger.error("%s failed: %s", task, error)
+            failed.append(task)
             results["left_out"][task] = f"failed: {error}"
         else:
             results["left_out"].pop(task, None)
@@ -127,7 +132,7 @@ def evaluate(run: TrainedRun, tasks: Sequence[str], options: Options) -> str:
         if jax.process_index() == 0:
             summary.write_json(folder / "results.json", results)
             summary.write_text(folder / "results.md", _table(results))
-    return _table(results)
+    return _table(results), failed
 
 
 def choose(
@@ -252,7 +257,7 @@ def main(argv: list[str]) -> None:
     command_line.log_own_messages()
     command_line.join_processes()
 
-    def run_tasks() -> str:
+    def run_tasks() -> tuple[str, list[str]]:
         run = open_run(
             workdir,
             step=_STEP.value,
@@ -264,14 +269,14 @@ def main(argv: list[str]) -> None:
             eval_split=_EVAL_SPLIT.value,
         )
         folder = pathlib.Path(_RESULTS.value or run.folder).expanduser()
-        report = evaluate(run, _TASKS.value, _options(folder))
-        return f"{report}\n\nWritten to {folder}."
+        report, failed = evaluate(run, _TASKS.value, _options(folder))
+        return f"{report}\n\nWritten to {folder}.", failed
 
-    report = command_line.run_or_fail(run_tasks)
+    report, failed = command_line.run_or_fail(run_tasks)
     if jax.process_index() == 0:
         print(report)
-    if "failed: " in report.rpartition("Left out:")[2]:
-        command_line.fail("some tasks failed; see above.")
+    if failed:
+        command_line.fail(f"{', '.join(failed)} failed: see above.")
 
 
 def _options(folder: pathlib.Path) -> Options:

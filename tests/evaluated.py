@@ -21,5 +21,5 @@ def make_run(folder, objective, regularizer):
 
 
 def measure(run, folder, *tasks, **options):
-    report = evaluate(run, tasks, Options(folder, **options))
+    report, _ = evaluate(run, tasks, Options(folder, **options))
     return json.loads((folder / "results.json").read_text()), report
