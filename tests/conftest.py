@@ -73,3 +73,20 @@ def golden():
 @pytest.fixture
 def rng():
     return jax.random.key(0)
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The Matplotlib figures that are saved."""
+    from matplotlib.figure import Figure  # Few tests need it.
+
+    saved, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure,
+        "savefig",
+        lambda figure, *args, **look: (
+            saved.append(figure),
+            save(figure, *args, **look),
+        ),
+    )
+    return saved

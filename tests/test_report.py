@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from matplotlib import image as png
 
-from ser_jax import report, report_html, report_results, report_texts, summary
+from ser_jax import report, report_html, report_results, summary
 from ser_jax.metric_writer import MetricWriter
 from ser_jax.run_reader import read_runs
-from ser_jax.tasks import TASKS
 
 RUN_CONFIG = {
     "seed": 0,
@@ -294,10 +293,3 @@ def test_refusals(runs, tmp_path, names, message):
     with pytest.raises(ValueError, match=message):
         report.report([f"{tmp_path}/{name}" for name in names], f"{tmp_path}/a.html")
     assert not (tmp_path / "a.html").exists()
-
-
-def test_every_task_has_its_place():
-    reported = {task for tasks in report_texts.TASKS.values() for task in tasks}
-    assert reported | {"pictures"} == TASKS.keys()
-    all_tasks = {name for name, task in TASKS.items() if task.is_in_all}
-    assert reported - all_tasks <= set(report_texts.OPTIONAL_TASKS)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from matplotlib import image as png
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from ser_jax.equivariance.geometry import canvas_to_slots, slot_cells
 from ser_jax.evals.pictures.corruption import corruption_picture
@@ -23,26 +22,10 @@ from ser_jax.evals.pictures.token_maps import (
     token_maps,
     token_maps_picture,
 )
-from ser_jax.evals.pictures.tradeoff import Tradeoff, tradeoff_picture
 from ser_jax.models.outputs import EncoderOutput, TokenGrid
 from ser_jax.summary import COLORS
 
 PATCH = 4
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that are saved."""
-    saved, save = [], Figure.savefig
-    monkeypatch.setattr(
-        Figure,
-        "savefig",
-        lambda figure, *args, **look: (
-            saved.append(figure),
-            save(figure, *args, **look),
-        ),
-    )
-    return saved
 
 
 def drawn(figure):
@@ -283,24 +266,3 @@ def test_corruption_picture(tmp_path, figures):
     np.testing.assert_allclose(lines.lines[0].get_xydata(), [[1, 0.15], [2, 0.55]])
     for i, bar in ((1, base[0]), (2, ser[0])):  # the first colour is the absent one's
         assert to_hex(bar.get_facecolor()) == COLORS[i]
-
-
-def test_tradeoff_picture(tmp_path, figures):
-    """Red if the axes are exchanged, or a point is of another layer or checkpoint."""
-    checkpoints = {
-        "base": Tradeoff({4: 0.25}, 0.75),
-        "ser": Tradeoff({2: 0.5, 4: 0.375}, 0.8125),
-    }
-    tradeoff_picture(tmp_path / "t.png", checkpoints, accuracy="top-1")
-    early, last = figures[0].axes
-    assert [early.get_title(loc="left"), last.get_title(loc="left")] == [
-        "layer 2",
-        "layer 4",
-    ]
-    assert early.collections[0].get_offsets().tolist() == [[0.5, 0.8125]]
-    assert [dots.get_offsets().tolist() for dots in last.collections] == [
-        [[0.25, 0.75]],
-        [[0.375, 0.8125]],
-    ]
-    assert [text.get_text() for text in last.texts] == ["base", "ser"]
-    assert to_hex(early.collections[0].get_facecolor()[0]) == COLORS[1]
