@@ -23,7 +23,7 @@ Found = dict[str, str | None]
 _LOW_EMBEDDING_STD = 0.1
 _LOW_CLS_STD = 0.05
 # Shares of log(number of prototypes). Healthy: 0.2 to 0.75. Without BatchNorm in its
-# head DINO goes to 0.997 on digits, with a teacher's temperature of 0.02 too to 0.01.
+# head DINO goes to 0.997 on digits; docs/digits.md has a run of one prototype at 0.01.
 _UNIFORM_ENTROPY = 0.98
 _CERTAIN_ENTROPY = 0.02
 # 1: all features on one line. Digits: 6 to 7 where it learns, 2.3 where it unlearns.

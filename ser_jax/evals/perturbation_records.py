@@ -165,31 +165,25 @@ def published_clips(
     Raises:
         ValueError: If there are none.
     """
-    files = Source(
-        name="imagenet_p",
-        split=folder.name,
-        num_classes=len(labels),
-        fingerprint={},
-        records=list_files(folder, labels, (".mp4",)),
-    )
+    files = list_files(folder, labels, (".mp4",)).files
 
     def load(clip: int) -> Loaded:
-        file = files.records[clip]
-        frames = read_clip(file["path"])
+        name, label = files[clip]
+        frames = read_clip(folder / name)
         if frames.shape[1:] != (size_px, size_px, 3):
             raise ValueError(
-                f"{file['path']} has frames of {list(frames.shape[1:])}, but the "
+                f"{folder / name} has frames of {list(frames.shape[1:])}, but the "
                 f"classifier takes {size_px} px; ImageNet-P is for 224 px."
             )
-        return Loaded(frames, file["label"])
+        return Loaded(frames, label)
 
     length = len(load(0).pixels)
 
     def frame(frames: np.ndarray, clip: int, step: int) -> np.ndarray:
         if len(frames) != length:
             raise ValueError(
-                f"{files.records[clip]['path']} has {len(frames)} frames, but "
-                f"{files.records[0]['path']} has {length}. Unpack the archive again."
+                f"{folder / files[clip][0]} has {len(frames)} frames, but "
+                f"{folder / files[0][0]} has {length}. Unpack the archive again."
             )
         return frames[step]
 
