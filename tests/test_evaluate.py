@@ -8,13 +8,15 @@ import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from evaluated import make_run, measure
-from support import program_env
+from support import made_up_state, program_env
 
 from ser_jax import trained_run
 from ser_jax.data.host_transforms import CentreCrop
+from ser_jax.equivariance.equimod import EquiMod
 from ser_jax.evals.heads import Head
 from ser_jax.evals.logreg import logistic_regression
 from ser_jax.evals.online_knn import make_online_knn
@@ -142,7 +144,10 @@ def test_other_pictures_and_costs(run, tmp_path):
     assert done["corruptions"]["source"] == "generated"
     assert done["corruptions"]["num_images"] == 8
     assert len(done["corruptions"]["errors"]) == 14
-    assert 0 <= done["perturbations"]["mean_flip_probability"] <= 1
+    flips = done["perturbations"]["flip_probability"]
+    assert flips.keys() == set(PERTURBATIONS)
+    mean = done["perturbations"]["mean_flip_probability"]
+    assert mean == pytest.approx(np.mean(list(flips.values())))
     assert done["flops"]["ratio"] > 1
     same = done["shifted"]["digits"]
     assert same["num_images"] == 297 and same["num_classes"] == 10
@@ -182,11 +187,30 @@ def test_what_was_finetuned_is_evaluated(run, tmp_path, monkeypatch):
     assert same > np.corrcoef(pictures).mean() + 0.1
 
 
-def test_equimod_is_measured_with_its_own_heads(tmp_path):
+def test_equimod_is_measured_with_its_own_heads(tmp_path, monkeypatch):
+    """Red if a part is another's, or pictures are left out; the rest is tested there.
+
+    See tests/evals/test_equimod_scores.py.
+    """
     make_run(tmp_path, "barlow_twins", "equimod")
     run = open_run(str(tmp_path), num_pictures=8)
+    saved = made_up_state(run.experiment).variables
+
+    def check(learner, variables, batches, rng):
+        assert isinstance(learner.regularizer, EquiMod)
+        for name in ("encoder", "regularizer"):
+            for mine, its in (
+                (variables.params, saved.params),
+                (variables.batch_stats["student"], saved.batch_stats["student"]),
+            ):
+                jax.tree.map(np.testing.assert_array_equal, mine[name], its[name])
+        (batch,) = batches
+        assert all(len(crops) == 8 for crops in batch["crops"].values())
+        return {"gain": 0.25, "ratio": 1.5}
+
+    monkeypatch.setattr("ser_jax.tasks.layers.equimod_scores", check)
     tasks = measure(run, tmp_path / "out", "equimod")[0]["tasks"]
-    assert -2 <= tasks["equimod"]["gain"] <= 2 and tasks["equimod"]["ratio"] > 0
+    assert tasks["equimod"] == {"gain": 0.25, "ratio": 1.5}
     with pytest.raises(ValueError, match="barlow_twins has no encoder 'target'"):
         open_run(str(tmp_path), encoder="target")
 
