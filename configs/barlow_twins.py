@@ -1,7 +1,7 @@
 """Barlow Twins on ImageNet, ViT-S/16, alone or with an add-on.
 
 224 px, 100 epochs, batch 2048, AdamW, as SER's authors train it. Any preset of
-`ser_jax/presets.py` may follow the name:
+`config/presets.py` may follow the name:
 
     python -m ser_jax.main --config=configs/barlow_twins.py --workdir=RUN
     python -m ser_jax.main --config=configs/barlow_twins.py:ser --workdir=RUN
@@ -12,8 +12,8 @@ top-1 above the base (paper).
 
 from ml_collections import ConfigDict
 
-from ser_jax.config import base_config
-from ser_jax.presets import VIT_PORTS, with_preset
+from ser_jax.config.defaults import base_config
+from ser_jax.config.presets import VIT_PORTS, with_preset
 
 OWN = VIT_PORTS | {
     "ser": {"weight": 1.0, "temperature": 0.4, "share": 0.01},

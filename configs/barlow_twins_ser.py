@@ -5,6 +5,6 @@
 Time: not run. Expected: 0.68 points of linear top-1 above Barlow Twins (paper).
 """
 
-from ser_jax.presets import sibling
+from ser_jax.config.presets import sibling
 
 get_config = sibling(__file__, "barlow_twins", "ser")

@@ -1,7 +1,7 @@
 """BYOL on ImageNet, ResNet-50, alone or with an add-on.
 
 224 px, 1000 epochs, batch 4096, LARS, as EquiMod's authors train it (arXiv 2211.01244).
-Any preset of `ser_jax/presets.py` may follow the name; layers are the four stages.
+Any preset of `config/presets.py` may follow the name; layers are the four stages.
 
     python -m ser_jax.main --config=configs/byol.py --workdir=RUN
     python -m ser_jax.main --config=configs/byol.py:equimod --workdir=RUN
@@ -12,8 +12,8 @@ repository: alone 74.03 %, equimod 73.22.
 
 from ml_collections import ConfigDict
 
-from ser_jax.config import base_config
-from ser_jax.presets import with_preset
+from ser_jax.config.defaults import base_config
+from ser_jax.config.presets import with_preset
 
 OWN = {
     "equimod": {"standardize": "official_imagenet_byol"},

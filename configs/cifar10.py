@@ -5,7 +5,7 @@ ViT-Ti with 4 px patches at 32 px (64 tokens), AdamW, 200 epochs.
     python -m ser_jax.main --config=configs/cifar10.py:moco_v3/ser --workdir=RUN
 
 before the slash: moco_v3, dino, barlow_twins, simclr or byol; after it: a preset of
-`ser_jax/presets.py`, or nothing. Needs TFDS `cifar10`, or a folder of images prepared
+`config/presets.py`, or nothing. Needs TFDS `cifar10`, or a folder of images prepared
 under another name:
 
     python -m ser_jax.data.prepare --cifar_archive=cifar-10-python.tar.gz
@@ -18,8 +18,8 @@ runs: benchmarks/cpu.md. ResNet-18: cifar10_resnet18.py.
 
 from ml_collections import ConfigDict
 
-from ser_jax.config import base_config
-from ser_jax.presets import with_preset
+from ser_jax.config.defaults import base_config
+from ser_jax.config.presets import with_preset
 
 HEADS = {
     "moco_v3": {"hidden_dim": 2048, "output_dim": 256},

@@ -7,7 +7,7 @@ CIFAR stem, 800 epochs, batch 512, LARS, as EquiMod's authors train SimCLR and B
         --config=configs/cifar10_resnet18.py:simclr/equimod
 
 before the slash: moco_v3, dino, barlow_twins, simclr or byol; after it: a preset of
-`ser_jax/presets.py`, or nothing; layers are the four stages. CIFAR-100:
+`config/presets.py`, or nothing; layers are the four stages. CIFAR-100:
 `--config.dataset.name=cifar100`. Time: not run. Linear top-1 of EquiMod's repository:
 simclr 90.96 %, simclr/equimod 92.79, byol 90.44, byol/equimod 91.57; of solo-learn's
 after 1000 epochs: moco_v3 93.10, byol 92.58, barlow_twins 92.10, simclr 90.74, dino
@@ -16,8 +16,8 @@ after 1000 epochs: moco_v3 93.10, byol 92.58, barlow_twins 92.10, simclr 90.74, 
 
 from ml_collections import ConfigDict
 
-from ser_jax.config import base_config
-from ser_jax.presets import with_preset
+from ser_jax.config.defaults import base_config
+from ser_jax.config.presets import with_preset
 
 HEADS = {
     "moco_v3": {

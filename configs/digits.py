@@ -6,13 +6,13 @@ shows every part of the program at work and is no benchmark.
     python -m ser_jax.main --config=configs/digits.py:dino/ser --workdir=RUN
 
 before the slash: moco_v3, dino, barlow_twins, simclr or byol; after it: a preset of
-`ser_jax/presets.py`, or nothing. All bases: docs/digits.md.
+`config/presets.py`, or nothing. All bases: docs/digits.md.
 """
 
 from ml_collections import ConfigDict
 
-from ser_jax.config import base_config
-from ser_jax.presets import with_preset
+from ser_jax.config.defaults import base_config
+from ser_jax.config.presets import with_preset
 
 HEADS = {
     "moco_v3": {"hidden_dim": 256, "output_dim": 64},

@@ -6,6 +6,6 @@ Expected: the loss falls, and k-NN accuracy on the held-out digits ends above th
 the untrained encoder. Figures of a run: benchmarks/cpu.md.
 """
 
-from ser_jax.presets import sibling
+from ser_jax.config.presets import sibling
 
 get_config = sibling(__file__, "digits", "moco_v3/ser")

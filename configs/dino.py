@@ -1,7 +1,7 @@
 """DINO on ImageNet, ViT-S/16, alone or with an add-on.
 
 224 px, 100 epochs, batch 2048, two views, as SER's authors train it. Any preset of
-`ser_jax/presets.py` may follow the name, and `multicrop`: DINO's own short recipe with
+`config/presets.py` may follow the name, and `multicrop`: DINO's own short recipe with
 eight local views.
 
     python -m ser_jax.main --config=configs/dino.py --workdir=RUN
@@ -14,8 +14,8 @@ top-1 above the base (paper); `multicrop` k-NN 69.3 %, linear 74.0 (DINO's repos
 
 from ml_collections import ConfigDict
 
-from ser_jax.config import base_config
-from ser_jax.presets import VIT_PORTS, Preset, with_preset
+from ser_jax.config.defaults import base_config
+from ser_jax.config.presets import VIT_PORTS, Preset, with_preset
 
 OWN = VIT_PORTS | {"ser": {"weight": 0.3, "temperature": 0.4, "share": 0.01}}
 

@@ -6,6 +6,6 @@ Any other data set goes in by a flag, `--config.dataset.name=NAME`. Time: not ru
 Expected: 0.26 points of linear top-1 above DINO (paper).
 """
 
-from ser_jax.presets import sibling
+from ser_jax.config.presets import sibling
 
 get_config = sibling(__file__, "dino", "ser")

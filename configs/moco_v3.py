@@ -1,7 +1,7 @@
 """MoCo v3 on ImageNet, ViT-S/16: the SER paper's main base, alone or with an add-on.
 
 224 px, 100 epochs, batch 2048 (SER, arXiv 2603.06693, MoCo v3 rows). Any preset of
-`ser_jax/presets.py` may follow the name:
+`config/presets.py` may follow the name:
 
     python -m ser_jax.main --config=configs/moco_v3.py --workdir=RUN
     python -m ser_jax.main --config=configs/moco_v3.py:ser --workdir=RUN
@@ -16,8 +16,8 @@ ser_last_layer 68.18.
 
 from ml_collections import ConfigDict
 
-from ser_jax.config import base_config
-from ser_jax.presets import VIT_PORTS, with_preset
+from ser_jax.config.defaults import base_config
+from ser_jax.config.presets import VIT_PORTS, with_preset
 
 OWN = VIT_PORTS | {
     "ser": {"weight": 1.0, "temperature": 0.5, "share": 0.01},  # 24 images of 2048

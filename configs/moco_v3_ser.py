@@ -9,6 +9,6 @@ Time: not run. Expected: 69.28 % linear top-1 (paper). FLOPs over the base:
 docs/flops.md.
 """
 
-from ser_jax.presets import sibling
+from ser_jax.config.presets import sibling
 
 get_config = sibling(__file__, "moco_v3", "ser")

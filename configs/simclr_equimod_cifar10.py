@@ -5,6 +5,6 @@
 Time: not run. Expected: 92.79 % linear top-1 (EquiMod's repository; 90.96 without).
 """
 
-from ser_jax.presets import sibling
+from ser_jax.config.presets import sibling
 
 get_config = sibling(__file__, "cifar10_resnet18", "simclr/equimod")

@@ -2,7 +2,8 @@
 
 from absl import app, flags
 
-from ser_jax import command_line, train
+from ser_jax.config import flags as command_line
+from ser_jax.train import loop as train
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for checkpoints and results; resumes from what is there."

@@ -1,1 +1,1 @@
-"""Data sources, loading and augmentation."""
+"""What does the host read, decode and crop?"""

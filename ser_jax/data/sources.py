@@ -199,7 +199,7 @@ def _write_digits(root: pathlib.Path) -> None:
     import tensorflow_datasets as tfds
     from sklearn import datasets
 
-    from ser_jax.data import write
+    from ser_jax.data.prepare import write
 
     digits = datasets.load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # [n, 8, 8]

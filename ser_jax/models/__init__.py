@@ -1,1 +1,1 @@
-"""Encoders and heads."""
+"""What turns an image into tokens?"""

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ser_jax.losses.normalize import l2_normalize
+from ser_jax.models.normalize import l2_normalize
 
 
 def batch_norm(*, train: bool, affine: bool, name: str) -> nn.BatchNorm:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ser_jax.equivariance.geometry import resize_operator
+from ser_jax.geometry.action import resize_operator
 
 # DINO and the SER release ask for a grid 0.1 larger than wanted, and torch lets that
 # 0.1 enter the sampling coordinates. Checkpoints trained that way need it.

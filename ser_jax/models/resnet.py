@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ser_jax.equivariance.geometry import canvas_to_slots, slot_cells
+from ser_jax.geometry.action import canvas_to_slots, slot_cells
 from ser_jax.models.blocks import layer_norm
 from ser_jax.models.outputs import EncoderOutput, TokenGrid
 from ser_jax.models.resnet_blocks import EXPANSION, ResidualBlock, Stem

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from ser_jax.equivariance.geometry import canvas_to_slots, slot_cells
+from ser_jax.geometry.action import canvas_to_slots, slot_cells
 from ser_jax.models.blocks import Block, Initializer, layer_norm
 from ser_jax.models.initializers import patch_uniform, xavier_uniform_qkv
 from ser_jax.models.outputs import EncoderOutput, TokenGrid

@@ -7,8 +7,9 @@ import pytest
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
-from ser_jax.data import sources, write
+from ser_jax.data import sources
 from ser_jax.data.host_transforms import decode_image
+from ser_jax.data.prepare import write
 
 
 @pytest.fixture(scope="module")

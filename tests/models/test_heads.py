@@ -5,11 +5,11 @@ import functools
 import jax
 import numpy as np
 import pytest
-from interop_torch import dino_head
-from support import assert_close
+from helpers.interop_torch import dino_head
+from helpers.support import assert_close
 
+from ser_jax.methods.objectives.dino import DINOHeads
 from ser_jax.models.heads import BatchNormMlp, DinoMlp, Prototypes
-from ser_jax.objectives.dino import DINOHeads
 
 
 def init(module, rng, *args, **kwargs):

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from resnet_loops import Loops
-from support import assert_close
+from helpers.resnet_loops import Loops
+from helpers.support import assert_close
 
 from ser_jax.models.resnet import ResNet
 

@@ -1,13 +1,14 @@
 """ViT: the reference, padded grids, options that must not change the result."""
 
-import interop_torch
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import assert_close
+from helpers import interop_torch
+from helpers.support import assert_close
 
-from ser_jax.equivariance import geometry, group
+from ser_jax.geometry import action as geometry
+from ser_jax.geometry import group
 from ser_jax.models.pos_embed import resample_positions, sincos_table
 from ser_jax.models.variants import make_vit
 from ser_jax.models.vit import ViT

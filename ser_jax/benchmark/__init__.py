@@ -1,0 +1,1 @@
+"""What does a step cost, here and on hardware that is not here?"""

@@ -1,0 +1,128 @@
+"""How fast a training step and the augmentation alone are, and what memory it takes."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ser_jax.train.compiled import compile_train_step
+from ser_jax.train.experiment import Experiment, random_batch
+from ser_jax.train.sharding import batch_sharded, replicated, shard_batch
+
+# Dense bfloat16 products, FLOP/s of one device as JAX counts devices (vendors' data
+# sheets, no sparsity). Keys are parts of `device_kind`; the first that fits counts.
+_PEAK_FLOPS = {
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "A100": 312e12,
+    "TPU v6": 918e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v4": 275e12,
+}
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Peak bfloat16 FLOP/s of a kind of device.
+
+    Args:
+        device_kind: `jax.Device.device_kind`.
+
+    Returns:
+        FLOP/s of one device; None for CPUs and devices not in the table.
+    """
+    found = (peak for kind, peak in _PEAK_FLOPS.items() if kind in device_kind)
+    return next(found, None)
+
+
+class TimedStep:
+    """A compiled training step with a state and a batch of noise, ready to run.
+
+    Attributes:
+        compile_s: Seconds that tracing, lowering and compiling took.
+    """
+
+    def __init__(self, experiment: Experiment, mesh: Mesh):
+        """Compiles the step as training does and makes its state.
+
+        Args:
+            experiment: What is trained.
+            mesh: Where; all of one process.
+        """
+        init = jax.jit(experiment.init_state, out_shardings=replicated(mesh))
+        self._state = init(experiment.init_rng)
+        self._batch = shard_batch(random_batch(experiment), mesh)
+        self._devices = list(mesh.devices.flat)
+        started = time.perf_counter()
+        self._step = compile_train_step(experiment, self._state, mesh)
+        self.compile_s = time.perf_counter() - started
+
+    def run(self) -> float:
+        """Seconds of one step, from its dispatch until all its outputs are there."""
+        started = time.perf_counter()
+        self._state, metrics = self._step(self._state, self._batch)
+        jax.block_until_ready((self._state, metrics))
+        return time.perf_counter() - started
+
+    def peak_memory(self) -> tuple[int, str]:
+        """Bytes used on the fullest device, and where the number is from.
+
+        Where the backend keeps no statistics it is the compiler's plan: temporaries and
+        arguments of the step. Statistics are of the process so far: ask after this
+        step has run and before any other program is loaded.
+        """
+        stats = [device.memory_stats() for device in self._devices]
+        peaks = [
+            s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s
+        ]
+        if peaks:
+            return max(peaks), "measured: memory_stats"
+        plan = self._step.memory_analysis()
+        if plan is None:
+            return 0, "unknown"
+        planned = plan.temp_size_in_bytes + plan.argument_size_in_bytes
+        return planned, "planned: temporaries + arguments"
+
+
+def interleaved_times(
+    steps: Sequence[Callable[[], float]], num_steps: int
+) -> list[np.ndarray]:
+    """Times of several steps taken in turns, so that all see the same disturbances.
+
+    Args:
+        steps: Each does one step and returns its seconds.
+        num_steps: Timed steps of each, after one more that is not counted.
+
+    Returns:
+        For each step, seconds `[num_steps]`.
+    """
+    rounds = [[step() for step in steps] for _ in range(num_steps + 1)]
+    return list(np.array(rounds[1:]).T)
+
+
+def augment_times(experiment: Experiment, mesh: Mesh, num_steps: int) -> np.ndarray:
+    """Seconds that making a batch's views takes on the device.
+
+    Args:
+        experiment: Says which views.
+        mesh: Where.
+        num_steps: Batches timed.
+
+    Returns:
+        Seconds per batch, `[num_steps]`.
+    """
+    rows = batch_sharded(mesh)
+    batch = shard_batch(random_batch(experiment), mesh)
+    make_views = jax.jit(experiment.learner.make_views, in_shardings=(None, rows, None))
+    rng = experiment.step_rng
+
+    def run() -> float:
+        started = time.perf_counter()
+        jax.block_until_ready(make_views(rng, batch, 0))
+        return time.perf_counter() - started
+
+    return interleaved_times([run], num_steps)[0]

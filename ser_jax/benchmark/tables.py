@@ -1,0 +1,103 @@
+"""What a benchmark found, as a table to read and a file to compare."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+from ser_jax.evaluate.cost.compare import claim_rows
+from ser_jax.storage.tables import table
+
+Figures = dict[str, Any]
+
+# Label, then the figures of the base step, of the regularized one and their ratio.
+_STEP_ROWS = (
+    ("step, median s", "step_s_base", "step_s_ser", "step_ratio"),
+    ("step, p10 s", "step_s_p10_base", "step_s_p10_ser", ""),
+    ("step, p90 s", "step_s_p90_base", "step_s_p90_ser", ""),
+    ("images/s", "images_per_s_base", "images_per_s", ""),
+    ("MFU", "mfu_base", "mfu", ""),
+    ("peak memory, bytes", "", "peak_memory_bytes", ""),
+    ("compile, s", "compile_s_base", "compile_s", ""),
+    ("augmentation alone, images/s", "", "augment_images_per_s", ""),
+    ("loader alone, images/s", "", "loader_images_per_s", ""),
+    ("loader alone, 1 thread, images/s", "", "loader_images_per_s_1_thread", ""),
+    ("loader alone, 2 threads, images/s", "", "loader_images_per_s_2_threads", ""),
+)
+
+
+def step_table(figures: Figures) -> str:
+    """The figures of an experiment.
+
+    Args:
+        figures: Figures by name; rows without any are left out.
+
+    Returns:
+        A markdown table.
+    """
+    lines = ["| | base | with regularizer | ratio |", "|---|---:|---:|---:|"]
+    rows: list[tuple[Any, ...]] = [row[1:] for row in claim_rows(figures)]
+    rows += [(label, *map(figures.get, keys)) for label, *keys in _STEP_ROWS]
+    for label, base, regularized, ratio in rows:
+        if base is not None or regularized is not None:
+            cells = [_text(base), _text(regularized), ratio and f"{ratio:.4f}"]
+            lines.append(f"| {label} | {' | '.join(cell or '' for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def memory_table(figures: Figures) -> str:
+    """The memory of the token-level loss.
+
+    Args:
+        figures: `ntxent_temp_memory`: one dict per number of tokens.
+
+    Returns:
+        A markdown table.
+    """
+    lines = ["| tokens | blockwise, MiB | dense, MiB |", "|---:|---:|---:|"]
+    for row in figures["ntxent_temp_memory"]:
+        blockwise, dense = row["blockwise_bytes"] / 2**20, row["dense_bytes"] / 2**20
+        lines.append(f"| {row['tokens']:,} | {blockwise:,.0f} | {dense:,.0f} |")
+    return "\n".join(lines)
+
+
+def head_table(figures: Figures) -> str:
+    """The time of linear evaluation.
+
+    Args:
+        figures: What `head_costs` gives.
+
+    Returns:
+        A markdown table.
+    """
+    encoder, one, grid = (
+        1e3 * figures[key] for key in ("encoder_s", "heads_1_s", "heads_grid_s")
+    )
+    rows = [
+        ("encoder, forward", encoder, encoder, None),
+        ("heads, all epochs", one, grid, figures["heads_ratio"]),
+        ("both", encoder + one, encoder + grid, figures["linear_ratio"]),
+    ]
+    head = ("ms per training image", "1 head", f"{figures['num_heads']} heads", "ratio")
+    return table([head, *((label, *map(_text, cells)) for label, *cells in rows)])
+
+
+def write_json(path: str | os.PathLike[str], figures: Figures) -> None:
+    """Writes figures to a file, whole or not at all.
+
+    Args:
+        path: The file.
+        figures: Figures by name.
+    """
+    target = pathlib.Path(path)
+    partial = target.with_name(f".{target.name}.partial")
+    partial.write_text(json.dumps(figures, indent=2) + "\n")
+    partial.rename(target)
+
+
+def _text(value: float | None) -> str:
+    if value is None:
+        return ""
+    if value >= 1e10:
+        return f"{value:.6g}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"

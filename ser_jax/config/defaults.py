@@ -1,0 +1,257 @@
+"""Experiment configuration: defaults, checks, and what follows from them.
+
+`configs/*.py` start from `base_config` and assign. The program resolves the result once
+(`finalize`) and builds every part from it (`experiment.py`); below that no code sees a
+ConfigDict.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from ser_jax.config.differences import flatten
+from ser_jax.methods.objectives import OBJECTIVES
+from ser_jax.methods.regularizers.registry import REGULARIZERS
+
+
+def base_config(objective: str = "moco_v3", regularizer: str = "none") -> ConfigDict:
+    """Defaults of every setting.
+
+    Args:
+        objective: Name in `OBJECTIVES`.
+        regularizer: Name in `REGULARIZERS`.
+
+    Returns:
+        A config whose `objective` and `regularizer` parts hold that class's own
+        settings. `batch_size` is global.
+
+    Raises:
+        ValueError: If a name is not known.
+    """
+    config = ConfigDict()
+    config.seed = 0
+    config.batch_size = 256  # global
+    config.total_epochs = 100.0
+    config.max_steps = 0  # stop early here, schedules unchanged; 0: run to the end
+
+    config.dataset = ConfigDict()
+    config.dataset.name = "digits"
+    config.dataset.data_dir = "~/tensorflow_datasets"
+    config.dataset.train_split = "train"
+    config.dataset.eval_split = "test"
+
+    config.loader = ConfigDict()
+    config.loader.num_threads = 16
+    config.loader.num_workers = 0  # processes; threads alone are faster on few cores
+    config.loader.prefetch_batches = 4
+
+    config.augment = ConfigDict()
+    config.augment.recipe = "moco_v3"
+    config.augment.image_size = 224  # px
+    config.augment.local_size = 96  # px, of local and other small views
+    config.augment.crop_scale = ()  # area range of the crop; (): the recipe's
+    config.augment.local_crop_scale = ()  # likewise
+    config.augment.flip_prob = 0.5
+    config.augment.rot90_prob = 0.0
+    config.augment.resample = "cv2"
+
+    config.model = ConfigDict()
+    config.model.variant = "S/16"
+    config.model.width = 0  # this and the next two, 0: the variant's own
+    config.model.small_images = False  # a ResNet's stem: that of CIFAR
+    config.model.depth = 0
+    config.model.num_heads = 0
+    config.model.pos_embed = "sincos"
+    config.model.init_scheme = "moco_v3"
+    config.model.freeze_patch_embed = True
+    config.model.drop_path_rate = 0.0
+    config.model.dtype = "bfloat16"
+    config.model.remat = False
+    config.model.scan = True
+
+    config.objective = settings_of(OBJECTIVES, "objective", objective)
+    config.regularizer = settings_of(REGULARIZERS, "regularizer", regularizer)
+    for part in ("equiv_weight", "equiv_share"):  # factor on the regularizer's own
+        config[part] = ConfigDict()
+        config[part].start = 1.0
+        config[part].end = 1.0  # half a cosine leads there
+        config[part].warmup_epochs = 0.0  # 0 until then
+        config[part].rest_epochs = 0.0  # 0 at the end
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"
+    config.optimizer.base_lr = 1.5e-4  # at lr_reference_batch; scales linearly
+    config.optimizer.lr_reference_batch = 256
+    config.optimizer.warmup_epochs = 10.0
+    config.optimizer.warmup_inclusive = False  # peak one step early, as DINO's
+    config.optimizer.start_lr = 0.0  # absolute, as end_lr
+    config.optimizer.end_lr = 0.0
+    config.optimizer.weight_decay = 0.1
+    config.optimizer.end_weight_decay = placeholder(float)  # None: constant
+    config.optimizer.decay_mask = "all"
+    config.optimizer.momentum = placeholder(float)  # None: the optimizer's usual
+    config.optimizer.lars_form = placeholder(str)
+    config.optimizer.clip_norm = 0.0  # of each parameter; 0: no clipping
+    config.optimizer.bias_lr_factor = 1.0
+    config.optimizer.freeze_last_layer_epochs = 0.0  # DINO's prototypes
+
+    config.log_every_steps = 50
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_steps = 1000
+    config.checkpoint.keep_latest = 2
+    config.checkpoint.keep_every_steps = 0  # also keep every n-th for good; 0: none
+
+    config.knn = ConfigDict()
+    config.knn.every_epochs = 10.0  # 0: no probe
+    config.knn.num_neighbors = 20
+    config.knn.temperature = 0.07
+    config.knn.max_train_examples = 10000
+    config.knn.max_eval_examples = 2000
+    return config.lock()
+
+
+def settings_of(registry: Mapping[str, type], kind: str, name: str) -> ConfigDict:
+    """A class's settings with their defaults, under its registered name.
+
+    Args:
+        registry: `OBJECTIVES` or `REGULARIZERS`.
+        kind: "objective" or "regularizer", for errors.
+        name: Name in the registry.
+
+    Returns:
+        `name`, and the fields of the class.
+
+    Raises:
+        ValueError: If the name is not known.
+    """
+    if name not in registry:
+        raise ValueError(
+            f"{kind} {name!r} is not known{_closest(name, registry)}; there are: "
+            f"{', '.join(sorted(registry))}."
+        )
+    fields = dataclasses.fields(registry[name])
+    return ConfigDict({"name": name} | {f.name: f.default for f in fields})
+
+
+def _closest(name: str, known: Any) -> str:
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def make_part(registry: Mapping[str, type], kind: str, settings: ConfigDict) -> Any:
+    """The objective or regularizer that a part of the config describes.
+
+    Args:
+        registry: `OBJECTIVES` or `REGULARIZERS`.
+        kind: "objective" or "regularizer", for errors.
+        settings: Its part of the config: `name`, and the class's settings.
+
+    Returns:
+        An instance.
+
+    Raises:
+        ValueError: If the name or a setting is not known, or a value is refused.
+    """
+    values = {
+        key: tuple(value) if isinstance(value, list) else value  # lists: from JSON
+        for key, value in settings.to_dict().items()
+    }
+    name: Any = values.pop("name")
+    known = settings_of(registry, kind, name)
+    for key in values:
+        if key not in known:
+            raise ValueError(
+                f"{kind} {name!r} has no setting {key!r}{_closest(key, known)}; it has "
+                f"{', '.join(k for k in known if k != 'name')}."
+            )
+    return registry[name](**values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """What follows from a config and the size of its data set.
+
+    Attributes:
+        steps_per_epoch: Optimizer steps that count as an epoch: whole batches that the
+            data set holds, >= 1.
+        total_steps: Steps of the schedules.
+        stop_step: Where this run stops: `total_steps`, or `max_steps` if that is lower.
+        warmup_steps: Steps of the learning rate's warm-up.
+        freeze_last_layer_steps: Steps before DINO's prototypes learn.
+        peak_lr: base_lr * batch_size / lr_reference_batch.
+        knn_every_steps: Steps between probes; 0 for none.
+    """
+
+    steps_per_epoch: int
+    total_steps: int
+    stop_step: int
+    warmup_steps: int
+    freeze_last_layer_steps: int
+    peak_lr: float
+    knn_every_steps: int
+
+
+def finalize(config: ConfigDict, num_train_examples: int) -> Resolved:
+    """Resolves epochs to steps and the learning rate to its peak.
+
+    Args:
+        config: The experiment.
+        num_train_examples: Size of the training split.
+
+    Returns:
+        The resolved numbers.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+    minima = {
+        "batch_size": 1,
+        "log_every_steps": 1,
+        "max_steps": 0,
+        "optimizer.lr_reference_batch": 1,
+        "optimizer.freeze_last_layer_epochs": 0,
+        "checkpoint.every_steps": 1,
+        "checkpoint.keep_latest": 1,
+        "knn.every_epochs": 0,
+        "knn.num_neighbors": 1,
+        "loader.num_threads": 1,
+        "loader.prefetch_batches": 1,
+    }
+    values = flatten(config.to_dict())
+    for name, least in minima.items():
+        if values[name] < least:
+            raise ValueError(f"{name} must be at least {least}, got {values[name]}.")
+    if config.total_epochs <= 0:
+        raise ValueError(f"total_epochs must be positive, got {config.total_epochs}.")
+    if config.model.dtype not in ("float32", "bfloat16"):
+        raise ValueError(
+            f"model.dtype must be 'float32' or 'bfloat16', got {config.model.dtype!r}."
+        )
+    steps_per_epoch = max(1, num_train_examples // config.batch_size)
+    total_steps = math.ceil(config.total_epochs * steps_per_epoch)
+    warmup_steps = round(config.optimizer.warmup_epochs * steps_per_epoch)
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError(
+            f"optimizer.warmup_epochs {config.optimizer.warmup_epochs} must be shorter "
+            f"than total_epochs {config.total_epochs}."
+        )
+    scale = config.batch_size / config.optimizer.lr_reference_batch
+    knn_every_steps = round(config.knn.every_epochs * steps_per_epoch)
+    if config.knn.every_epochs > 0:
+        knn_every_steps = max(1, knn_every_steps)
+    return Resolved(
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        stop_step=min(config.max_steps or total_steps, total_steps),
+        warmup_steps=warmup_steps,
+        freeze_last_layer_steps=round(
+            config.optimizer.freeze_last_layer_epochs * steps_per_epoch
+        ),
+        peak_lr=config.optimizer.base_lr * scale,
+        knn_every_steps=knn_every_steps,
+    )

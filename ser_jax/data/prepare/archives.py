@@ -1,0 +1,110 @@
+"""ImageNet from its official archives, and how an archive is opened.
+
+TFDS knows the set but needs TensorFlow to read the archives. Name, version and features
+are TFDS's, so that `tfds.data_source("imagenet2012")` reads what is written.
+"""
+
+import contextlib
+import functools
+import gzip
+import pathlib
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+
+import tensorflow_datasets as tfds
+
+from ser_jax.data.prepare.image_set import ImageSet, ImageSplit, Item, PrepareError
+
+
+@contextlib.contextmanager
+def open_tar(path: pathlib.Path) -> Iterator[tarfile.TarFile]:
+    """The archive, open to read; damage met in the `with` block names the archive.
+
+    Args:
+        path: A tar, compressed or not.
+
+    Yields:
+        The open archive.
+
+    Raises:
+        PrepareError: If it is no tar, or cut off.
+    """
+    try:
+        with tarfile.open(path) as archive:
+            yield archive
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise PrepareError(f"{path} is damaged ({error}); get it again") from error
+
+
+def read_imagenet(
+    train_tar: pathlib.Path | None, val_tar: pathlib.Path | None
+) -> ImageSet:
+    """ImageNet (ILSVRC 2012) as TFDS's `imagenet2012`.
+
+    The tars are streamed, never unpacked. Validation labels are the list TFDS ships.
+
+    Args:
+        train_tar: ILSVRC2012_img_train.tar, a tar of one tar per class, or None.
+        val_tar: ILSVRC2012_img_val.tar, all ILSVRC2012_val_*.JPEG, or None.
+
+    Returns:
+        Splits `train` and `validation`, those given. Reading them raises PrepareError
+        if a tar has another layout.
+    """
+    builder = tfds.builder("imagenet2012")
+    splits = {}
+    if train_tar:
+        wnids = set(builder.info.features["label"].names)
+        items = _train_items(train_tar, wnids)
+        splits["train"] = ImageSplit(items, train_tar.stat().st_size)
+    if val_tar:
+        path = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt")
+        items = _val_items(val_tar, path.read_text().split())
+        splits["validation"] = ImageSplit(items, val_tar.stat().st_size)
+    return ImageSet(builder.name, str(builder.version), builder.info.features, splits)
+
+
+def _train_items(path: pathlib.Path, wnids: set[str]) -> Iterator[Item]:
+    num_bytes = path.stat().st_size
+    with open_tar(path) as outer:
+        for class_tar in filter(tarfile.TarInfo.isfile, outer):
+            wnid = pathlib.PurePath(class_tar.name).stem
+            if wnid not in wnids:
+                raise PrepareError(
+                    f"{path} holds {class_tar.name!r} where one tar per class, such as "
+                    "n01440764.tar, was expected; give ILSVRC2012_img_train.tar as "
+                    "published"
+                )
+            file = outer.extractfile(class_tar)
+            with tarfile.open(fileobj=file, mode="r|") as inner:
+                for member in filter(tarfile.TarInfo.isfile, inner):
+                    offset = class_tar.offset_data + member.offset
+                    yield _item(inner, member, wnid, offset / num_bytes)
+
+
+def _val_items(path: pathlib.Path, labels: list[str]) -> Iterator[Item]:
+    num_bytes = path.stat().st_size
+    with open_tar(path) as archive:
+        for member in filter(tarfile.TarInfo.isfile, archive):
+            number = re.search(r"ILSVRC2012_val_(\d{8})\.JPEG$", member.name)
+            if not number or not 1 <= int(number[1]) <= len(labels):
+                raise PrepareError(
+                    f"{path} holds {member.name!r} where ILSVRC2012_val_00000001.JPEG "
+                    f"to ILSVRC2012_val_{len(labels):08d}.JPEG were expected; give "
+                    "ILSVRC2012_img_val.tar as published"
+                )
+            label = labels[int(number[1]) - 1]
+            yield _item(archive, member, label, member.offset / num_bytes)
+
+
+def _item(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, label: str, done_frac: float
+) -> Item:
+    file = archive.extractfile(member)
+    # Read now, not in a thread: a tar is read in order.
+    data = file.read() if file else b""
+    file_name = pathlib.PurePath(member.name).name
+    fields = {"label": label, "file_name": file_name}
+    return Item(file_name, functools.partial(bytes, data), fields, done_frac)

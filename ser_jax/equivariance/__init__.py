@@ -1,1 +1,0 @@
-"""Regularizers and the geometry of the group they use."""

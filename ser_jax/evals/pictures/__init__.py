@@ -1,1 +1,0 @@
-"""Pictures of what a trained encoder does: arrays in, a PNG file out."""

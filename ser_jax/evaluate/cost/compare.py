@@ -1,0 +1,166 @@
+"""FLOPs of a training step with a regularizer over the same step without it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+from absl import logging
+
+from ser_jax.evaluate.cost.by_hand import paper_step_flops, step_flops
+from ser_jax.models.vit import ViT
+from ser_jax.train.experiment import Experiment, build
+from ser_jax.train.flops import count_flops, jaxpr_flops
+from ser_jax.train.step import make_train_step
+
+_WAYS = {  # Suffix of the figures -> label.
+    "": "FLOPs, jaxpr",
+    "_same_cls_layer": "FLOPs, base's class token at the same layer",
+    "_by_hand": "FLOPs, by hand",
+    "_xla": "FLOPs, XLA with elementwise work",
+    "_paper": "FLOPs, by hand, as the paper's program on 8 GPUs (paper: 1.008)",
+}
+
+
+class ClaimRow(NamedTuple):
+    """One way of counting: FLOPs of a step of the base, regularized, their ratio.
+
+    Attributes:
+        way: "jaxpr", "same_cls_layer", "by_hand", "xla" or "paper".
+        label: What that is.
+        base: FLOPs.
+        regularized: FLOPs.
+        ratio: Of the two.
+    """
+
+    way: str
+    label: str
+    base: float | None
+    regularized: float | None
+    ratio: float | None
+
+
+def step_and_shapes(experiment: Experiment, **encoder: Any) -> tuple[Any, Any, Any]:
+    """The training step and the shapes of its arguments, for counting FLOPs.
+
+    What `remat` recomputes is the price of memory, not part of the model's FLOPs: it is
+    off in this step.
+
+    Args:
+        experiment: What is trained.
+        **encoder: Changes to the encoder's attributes; those it does not have are left
+            out (a ResNet has no `scan`).
+
+    Returns:
+        The step, its state and its batch, for `count_flops(*step_and_shapes(...))`.
+    """
+    old = experiment.learner.encoder
+    wanted = {"remat": False, **encoder}
+    changed = old.clone(**{k: v for k, v in wanted.items() if hasattr(old, k)})
+    learner = dataclasses.replace(experiment.learner, encoder=changed)
+    experiment = dataclasses.replace(experiment, learner=learner)
+    step = make_train_step(
+        learner, experiment.optimizer, experiment.learning_rate, experiment.step_rng
+    )
+    state = jax.eval_shape(experiment.init_state, experiment.init_rng)
+    return step, state, experiment.abstract_batch()
+
+
+def without_regularizer(experiment: Experiment) -> Experiment:
+    """The same run with its objective alone: what a regularizer's price is counted on.
+
+    Args:
+        experiment: What is trained.
+
+    Returns:
+        A new experiment.
+    """
+    config = experiment.config.copy_and_resolve_references()
+    config.regularizer = type(config)({"name": "none"})
+    return build(config, experiment.resolved.steps_per_epoch * config.batch_size)
+
+
+def jaxpr_and_xla_flops(experiment: Experiment) -> tuple[int, float | None]:
+    """A step counted twice, in one trace; nothing is compiled.
+
+    XLA counts a loop's body once. The encoder is unrolled for it; where other loops
+    remain (SER's blocks of logits), the matrix products of their further turns are
+    added as the jaxpr has them.
+
+    Args:
+        experiment: What is trained.
+
+    Returns:
+        FLOPs of the global batch: as `count_flops` counts them, and as XLA does, with
+        elementwise work; None if this version of XLA does not tell.
+    """
+    step, *shapes = step_and_shapes(experiment, scan=False)
+    traced = jax.jit(step).trace(*shapes)
+    flops = jaxpr_flops(traced.jaxpr).total()
+    xla = (traced.lower().cost_analysis() or {}).get("flops")
+    if xla is None:
+        return flops, None
+    return flops, xla + flops - jaxpr_flops(traced.jaxpr, loops_once=True).total()
+
+
+def compare_flops(base: Experiment, regularized: Experiment) -> dict[str, Any]:
+    """FLOPs of the two training steps over the global batch; nothing is compiled.
+
+    Args:
+        base: The objective alone.
+        regularized: The same with the regularizer.
+
+    Returns:
+        FLOPs by name: `flops_per_step_base`, `flops_per_step_ser` and `flops_ratio`
+        from the jaxpr; the same with the suffix `_xla`; for a ViT also against a base
+        whose class token joins at the regularizer's layer (`_same_cls_layer`); where
+        the hand count knows the experiment, by hand (`_by_hand`) and as the paper's
+        program spends them (`_paper`).
+    """
+    by_step = [jaxpr_and_xla_flops(x) for x in (base, regularized)]
+    flops: dict[str, list[Any]] = {
+        "": [counts[0] for counts in by_step],
+        "_xla": [counts[1] for counts in by_step],
+    }
+    if isinstance(base.learner.encoder, ViT):  # else there is no class token to move
+        cls_insert = regularized.learner.encoder.cls_insert
+        flops_late = count_flops(*step_and_shapes(base, cls_insert=cls_insert))
+        flops["_same_cls_layer"] = [flops_late, flops[""][1]]
+    try:
+        flops["_by_hand"] = [
+            step_flops(x.learner, x.config.batch_size).total
+            for x in (base, regularized)
+        ]
+        by_paper = paper_step_flops(regularized.learner, regularized.config.batch_size)
+        flops["_paper"] = [flops["_by_hand"][0], by_paper.total]
+    except ValueError as error:
+        logging.info("No count by hand: %s", error)
+    figures: dict[str, Any] = {}
+    for way, (count_base, count_ser) in flops.items():
+        figures[f"flops_per_step_base{way}"] = count_base
+        figures[f"flops_per_step_ser{way}"] = count_ser
+        figures[f"flops_ratio{way}"] = (
+            count_ser / count_base if count_base and count_ser else None
+        )
+    return figures
+
+
+def claim_rows(figures: Mapping[str, Any]) -> list[ClaimRow]:
+    """What a regularizer costs, counted in several ways: rows of a table.
+
+    Args:
+        figures: What `compare_flops` found.
+
+    Returns:
+        One row for each way that was taken.
+    """
+    names = ("flops_per_step_base", "flops_per_step_ser", "flops_ratio")
+    rows = [
+        ClaimRow(
+            way.removeprefix("_") or "jaxpr",
+            label,
+            *(figures.get(name + way) for name in names),
+        )
+        for way, label in _WAYS.items()
+    ]
+    return [row for row in rows if row.base is not None or row.regularized is not None]

@@ -1,0 +1,84 @@
+"""FLOPs of a training step part by part, for any objective and regularizer."""
+
+from typing import Any
+
+from ser_jax.evaluate.cost.compare import (
+    claim_rows,
+    compare_flops,
+    step_and_shapes,
+    without_regularizer,
+)
+from ser_jax.train.experiment import Experiment
+from ser_jax.train.flops import flops_by_scope
+
+# The scopes that learner.py and train_step.py name.
+_PARTS = {
+    "student_encoder": "student encoder",
+    "target_encoder": "target encoder",
+    "objective": "objective heads and loss",
+    "regularizer": "regularizer",
+    "views": "views",
+}
+_OTHER = "other"
+
+
+def flops_by_part(experiment: Experiment) -> dict[str, Any]:
+    """FLOPs of one step over the global batch; nothing is compiled or run.
+
+    Args:
+        experiment: What is trained.
+
+    Returns:
+        * `parts`: part -> FLOPs, matrix products counted in the jaxpr without what
+          `remat` recomputes: "student encoder forward", "student encoder backward",
+          "target encoder", "objective heads and loss" and "regularizer" (its heads and
+          loss; both forward and backward), "views" (augmentation), "other" (optimizer,
+          EMA). What a regularizer makes the encoders do is in the encoders' parts.
+        * `total`, their sum; `ratio`: over that of the run without its regularizer.
+        * `counted`: way of counting -> `base`, `regularized`, `ratio`: see `ClaimRow`.
+    """
+    parts = parts_of_step(experiment)
+    figures = compare_flops(without_regularizer(experiment), experiment)
+    return {
+        "parts": parts,
+        "total": sum(parts.values()),
+        "ratio": figures["flops_ratio"],
+        "counted": {
+            row.way: {
+                "base": row.base,
+                "regularized": row.regularized,
+                "ratio": row.ratio,
+            }
+            for row in claim_rows(figures)
+        },
+    }
+
+
+def parts_of_step(experiment: Experiment) -> dict[str, int]:
+    """FLOPs of one step, split as `flops_by_part` splits them.
+
+    Args:
+        experiment: What is trained.
+
+    Returns:
+        Part -> FLOPs; they add up to `count_flops` of the step exactly.
+    """
+    names = [name for part in _PARTS.values() for name in _passes(part)]
+    parts = dict.fromkeys([*names, _OTHER], 0)
+    for scope, flops in flops_by_scope(*step_and_shapes(experiment)).items():
+        parts[_part(scope)] += flops
+    return parts
+
+
+def _passes(part: str) -> list[str]:
+    """The part, or its two passes if they are told apart."""
+    if part != "student encoder":
+        return [part]
+    return [f"{part} forward", f"{part} backward"]
+
+
+def _part(scope: str) -> str:
+    """The part that the outermost name of a name stack belongs to."""
+    outermost = scope.partition("/")[0]  # "views", "transpose(jvp(student_encoder))"
+    part = _PARTS.get(outermost.rpartition("(")[2].rstrip(")"), _OTHER)
+    return _passes(part)[-1 if outermost.startswith("transpose(") else 0]

@@ -1,0 +1,1 @@
+"""How does every layer answer to moved pictures?"""

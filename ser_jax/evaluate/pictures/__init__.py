@@ -1,0 +1,1 @@
+"""What do attention and tokens look like?"""

@@ -1,0 +1,71 @@
+"""k-NN accuracy and rank of an encoder's features while it trains."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ser_jax.data.sources import Source
+from ser_jax.evaluate.classify.collapse import rankme
+from ser_jax.evaluate.classify.knn import knn_predict
+from ser_jax.evaluate.features.extract import extract, make_embed
+
+
+def make_online_knn(
+    embed: Callable[[Any, jax.Array], jax.Array],
+    train_source: Source,
+    eval_source: Source,
+    transform: grain.transforms.Map,
+    mesh: Mesh,
+    *,
+    batch_size: int,
+    num_threads: int,
+    num_neighbors: int,
+    temperature: float,
+) -> Callable[[Any], dict[str, float]]:
+    """A probe to call now and then.
+
+    Args:
+        embed: `(encoder variables, images [b, h, w, 3] uint8) -> features [b, d]`.
+        train_source: Labelled records whose features are the bank.
+        eval_source: Labelled records to classify.
+        transform: Host transform of both.
+        mesh: The mesh.
+        batch_size: Global batch size of the feature extraction.
+        num_threads: Threads that decode.
+        num_neighbors: Neighbours that vote; at most the bank's size.
+        temperature: See `knn_predict`.
+
+    Returns:
+        `variables -> {"knn_accuracy": share of eval_source classified right, "rankme":
+        smooth rank of its features}`.
+    """
+    jitted = make_embed(embed, mesh)
+
+    def features(params: Any, source: Source) -> tuple[np.ndarray, np.ndarray]:
+        return extract(
+            jitted,
+            params,
+            source,
+            transform,
+            mesh,
+            batch_size=batch_size,
+            num_threads=num_threads,
+        )
+
+    def probe(params: Any) -> dict[str, float]:
+        bank, labels = features(params, train_source)
+        queries, truth = features(params, eval_source)
+        k = min(num_neighbors, len(bank))
+        predicted = knn_predict(
+            queries, bank, labels, neighbors=[k], temperature=temperature
+        )
+        return {
+            "knn_accuracy": float(np.mean(predicted[k] == truth)),
+            "rankme": rankme(queries),
+        }
+
+    return probe

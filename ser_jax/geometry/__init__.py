@@ -1,0 +1,1 @@
+"""How does a group element move a picture and a token grid?"""

@@ -1,0 +1,1 @@
+"""What is asked of the features? Invariance, equivariance, one loss."""

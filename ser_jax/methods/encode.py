@@ -1,0 +1,78 @@
+"""From views to features, in as few calls of the encoder as their sizes allow."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ser_jax.models.outputs import EncoderOutput
+from ser_jax.views.view import View
+
+
+def encode(
+    encoder: nn.Module,
+    params: Any,
+    batch_stats: Any,
+    views: Mapping[str, View],
+    names: Sequence[str],
+    *,
+    drop_path_rng: jax.Array | None = None,
+) -> tuple[dict[str, EncoderOutput], Any]:
+    """Features of the named views, and the encoder's new BatchNorm statistics.
+
+    Views of one size are encoded in one call. Only with BatchNorm in the encoder does
+    each global view have a call, and statistics, of its own, as in MoCo v3 and BYOL;
+    local views share theirs, as in DINO, and so do E-SSL's rotations, which statistics
+    of their own would tell apart. Running statistics are those of the global views.
+
+    Args:
+        encoder: The encoder.
+        params: Its weights.
+        batch_stats: Its running statistics; {} if it has none.
+        views: View name -> view.
+        names: Which of them to encode.
+        drop_path_rng: Key for stochastic depth; None for none, as in a teacher.
+
+    Returns:
+        View name -> features, and the running statistics after these views.
+    """
+    calls: dict[Any, list[str]] = {}
+    for name in names:
+        kind = name.partition("/")[0]
+        shared = name if kind in ("global", "equiv") else kind
+        key: tuple[Any, ...] = (views[name].images.shape, views[name].group)
+        if encoder.has_batch_norm:
+            key = (*key, shared)
+        calls.setdefault(key, []).append(name)
+    features: dict[str, EncoderOutput] = {}
+    for i, ((_, group, *_), members) in enumerate(calls.items()):
+        num = len(members)
+        elements = [element for n in members if (element := views[n].element)]
+        shapes = [element.grid_shape for element in elements]
+        rngs = {}
+        if drop_path_rng is not None:
+            rngs["drop_path"] = jax.random.fold_in(drop_path_rng, i)
+        out, updated = encoder.apply(
+            {"params": params, "batch_stats": batch_stats},
+            _interleave([views[name].images for name in members]),
+            _interleave(shapes) if shapes else None,
+            num_slots=group.num_slots if group else None,
+            train=True,
+            rngs=rngs,
+            mutable=["batch_stats"],
+        )
+        if members[0].startswith("global/"):
+            batch_stats = updated.get("batch_stats", {})
+        for j, name in enumerate(members):
+            features[name] = jax.tree.map(lambda x, j=j, num=num: x[j::num], out)
+    return features, batch_stats
+
+
+def _interleave(views: Sequence[jax.Array]) -> jax.Array:
+    """V arrays `[b, ...]` as one `[b * v, ...]`: image 0's views, then image 1's.
+
+    Views side by side within an image keep a batch that is sharded by images in place.
+    """
+    return jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])

@@ -1,0 +1,276 @@
+"""An encoder, an objective and a regularizer, as one pure loss."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from ser_jax.methods.encode import encode
+from ser_jax.methods.objectives.base import Objective, mean_std
+from ser_jax.methods.regularizers.base import Regularizer
+from ser_jax.methods.variables import LossAux, PyTree, Variables
+from ser_jax.models.outputs import EncoderOutput
+from ser_jax.views.view import View
+
+Batch = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """Pure functions over `Variables`; knows no optimizer, device or data set.
+
+    Attributes:
+        encoder: Linen module that maps images to `EncoderOutput`; called as `ViT` is.
+        objective: Invariance objective.
+        regularizer: Equivariance regularizer.
+        make_views: `(rng, batch, step) -> {name: View}`.
+        target_momentum: EMA momentum by step; None without a target network.
+        steps_per_epoch: Optimizer steps that count as an epoch.
+        weight_factor: Factor on the regularizer's weight by step; None for 1.
+    """
+
+    encoder: nn.Module
+    objective: Objective
+    regularizer: Regularizer
+    make_views: Callable[[jax.Array, Batch, jax.Array], dict[str, View]]
+    target_momentum: optax.Schedule | None
+    steps_per_epoch: int
+    weight_factor: optax.Schedule | None = None
+
+    def init(self, rng: jax.Array, batch: Batch) -> Variables:
+        """Initial variables; the target starts as a copy of the online network.
+
+        Args:
+            rng: Key.
+            batch: A batch, or its shapes: only shapes and dtypes are used.
+
+        Returns:
+            Fresh variables. Call it inside `jit`: the forward passes that find the
+            shapes are then never executed.
+        """
+        encoder_rng, objective_rng, regularizer_rng = jax.random.split(rng, 3)
+        step = jnp.zeros((), jnp.int32)
+        shapes = jax.eval_shape(self.make_views, rng, batch, step)
+        views = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        first = views[self.objective.views[0].name]
+        encoder = self.encoder.init(encoder_rng, first.images[:1])
+        encoder_stats = encoder.get("batch_stats", {})
+        features, _ = encode(
+            self.encoder, encoder["params"], encoder_stats, views, list(views)
+        )
+
+        heads = self.objective.make_heads()
+        cls = next(iter(features.values())).cls
+        objective = heads.init(objective_rng, cls, True, method="student")
+        params = {"encoder": encoder["params"], "objective": objective["params"]}
+        if target := self.objective.target:
+            if missing := set(target.heads) - set(params["objective"]):
+                raise ValueError(
+                    f"the objective has no heads {missing} for its target."
+                )
+        stats = {
+            "encoder": encoder_stats,
+            "objective": objective.get("batch_stats", {}),
+        }
+        regularizer_heads = self.regularizer.make_heads()
+        if regularizer_heads is not None:
+            regularizer = regularizer_heads.init(
+                regularizer_rng, features, features, views, True
+            )
+            params["regularizer"] = regularizer["params"]
+            stats["regularizer"] = regularizer.get("batch_stats", {})
+        return Variables(
+            params=params,
+            target_params=jax.tree.map(jnp.copy, self._target_part(params)),
+            batch_stats={"student": stats, "target": self._target_part(stats)},
+            method_state=self.objective.init_state(),
+        )
+
+    def advance_target(
+        self, when: str, target_params: PyTree, params: PyTree, step: jax.Array
+    ) -> PyTree:
+        """EMA weights after this moment of the step.
+
+        Args:
+            when: "before_forward" or "after_update"; nothing moves unless it is the
+                moment the objective names.
+            target_params: EMA weights.
+            params: Online weights.
+            step: Optimizer step, `[]`, int32.
+
+        Returns:
+            m * target + (1 - m) * online, float32, for the weights that have a target.
+        """
+        target = self.objective.target
+        if target is None or target.advance != when or self.target_momentum is None:
+            return target_params
+        m = self.target_momentum(step)
+        online = jax.lax.stop_gradient(self._target_part(params))
+        return jax.tree.map(lambda t, o: m * t + (1 - m) * o, target_params, online)
+
+    def loss(
+        self,
+        params: PyTree,
+        variables: Variables,
+        views: Mapping[str, View],
+        rng: jax.Array,
+        step: jax.Array,
+    ) -> tuple[jax.Array, LossAux]:
+        """loss_inv + equiv_weight * loss_equiv on the global batch.
+
+        Args:
+            params: Trained weights: the argument to differentiate.
+            variables: Target weights, statistics and method state (its params unused).
+            views: All views of the step.
+            rng: Key for stochastic depth.
+            step: Optimizer step, `[]`, int32.
+
+        Returns:
+            Loss `[]`, float32, and what comes with it.
+        """
+        old = variables.batch_stats
+        # The scopes' names are those of profiles and of evals/flops_by_part.py.
+        with jax.named_scope("student_encoder"):
+            student, encoder_stats = encode(
+                self.encoder,
+                params["encoder"],
+                old["student"]["encoder"],
+                views,
+                list(views),
+                drop_path_rng=rng,
+            )
+        with jax.named_scope("target_encoder"):
+            target, target_stats = self._encode_target(variables, views)
+
+        with jax.named_scope("objective"):
+            queries, student_stats = self._apply_objective(
+                "student",
+                params["objective"],
+                old["student"]["objective"],
+                [spec.name for spec in self.objective.views],
+                student,
+            )
+            keys: dict[str, Any] = {}
+            if self.objective.target is not None:
+                keys, target_stats["objective"] = self._apply_objective(
+                    "target",
+                    variables.target_params["objective"],
+                    old["target"]["objective"],
+                    self.objective.target.views,
+                    target,
+                )
+            # The target takes no gradient: it is not what we differentiate. Said again.
+            loss_inv, metrics, method_state = self.objective.loss(
+                queries,
+                jax.lax.stop_gradient(keys),
+                variables.method_state,
+                step // self.steps_per_epoch,
+            )
+
+        stats = {"encoder": encoder_stats, "objective": student_stats}
+        outputs = None
+        heads = self.regularizer.make_heads()
+        with jax.named_scope("regularizer"):
+            if heads is not None:
+                outputs, updated = heads.apply(
+                    {
+                        "params": params["regularizer"],
+                        "batch_stats": old["student"]["regularizer"],
+                    },
+                    student,
+                    target,
+                    views,
+                    True,
+                    mutable=["batch_stats"],
+                )
+                stats["regularizer"] = updated.get("batch_stats", {})
+            loss_equiv, equiv_metrics = self.regularizer.loss(outputs, views)
+        # Of the features themselves: heads that end in BatchNorm hide a collapse.
+        cls_std = mean_std(student[self.objective.views[0].name].cls)
+        aux = LossAux(
+            loss_inv=loss_inv,
+            loss_equiv=loss_equiv,
+            metrics=metrics | equiv_metrics | {"cls_std": cls_std},
+            batch_stats={"student": stats, "target": target_stats},
+            method_state=method_state,
+        )
+        return loss_inv + self.equiv_weight(step) * loss_equiv, aux
+
+    def equiv_weight(self, step: jax.Array) -> jax.Array | float:
+        """Weight (lambda) of the regularizer's term at a step.
+
+        Args:
+            step: Optimizer step, `[]`, int32.
+
+        Returns:
+            The weight, `[]`.
+        """
+        factor = 1.0 if self.weight_factor is None else self.weight_factor(step)
+        return self.regularizer.weight * factor
+
+    def _target_part(self, tree: PyTree) -> PyTree:
+        """The part of a {"encoder", "objective"} tree that has a target."""
+        target = self.objective.target
+        if target is None:
+            return {}
+        heads = {k: v for k, v in tree["objective"].items() if k in target.heads}
+        part = {"objective": heads}
+        if "encoder" in tree:
+            part["encoder"] = tree["encoder"]
+        return part
+
+    def _encode_target(
+        self, variables: Variables, views: Mapping[str, View]
+    ) -> tuple[dict[str, EncoderOutput], PyTree]:
+        """Target features of the views the objective names and of all geometric ones.
+
+        In the originals the target runs in train mode too: on its batches' statistics.
+        """
+        target = self.objective.target
+        if target is None:
+            return {}, {}
+        geometric = [n for n, view in views.items() if view.element is not None]
+        features, stats = encode(
+            self.encoder,
+            variables.target_params["encoder"],
+            variables.batch_stats["target"]["encoder"],
+            views,
+            [*target.views, *geometric],
+        )
+        return jax.lax.stop_gradient(features), {"encoder": stats}
+
+    def _parts(self, name: str) -> list[str]:
+        """A view and those that extend it, in the order of the batch: b1, b2."""
+        specs = self.regularizer.views(self.objective.views)
+        return [name, *(spec.name for spec in specs if spec.extends == name)]
+
+    def _apply_objective(
+        self,
+        method: str,
+        params: PyTree,
+        stats: PyTree,
+        names: Sequence[str],
+        features: Mapping[str, EncoderOutput],
+    ) -> tuple[dict[str, Any], PyTree]:
+        """The objective's heads on the class tokens of each view, one view at a time.
+
+        One at a time because BatchNorm sees a view's whole batch, b1 and b2 together,
+        and nothing else, as in the originals.
+        """
+        heads = self.objective.make_heads()
+        outputs = {}
+        for name in names:
+            cls = jnp.concatenate([features[part].cls for part in self._parts(name)])
+            outputs[name], updated = heads.apply(
+                {"params": params, "batch_stats": stats},
+                cls,
+                True,
+                method=method,
+                mutable=["batch_stats"],
+            )
+            stats = updated.get("batch_stats", {})
+        return outputs, stats

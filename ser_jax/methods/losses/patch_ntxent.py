@@ -1,0 +1,171 @@
+"""NT-Xent between the tokens of two aligned views, in memory linear in tokens."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import CustomVJPPrimal
+
+from ser_jax.models.normalize import l2_normalize
+
+_EMPTY = -1e30  # log of "nothing to sum", finite so that gradients stay finite
+
+
+def _num_chunks(queries: jax.Array, block_tokens: int) -> int:
+    """Chunks of the token axis that keep about `block_tokens` queries at a time."""
+    b, n, _ = queries.shape
+    return -(-n // max(1, block_tokens // b))
+
+
+def _chunked(x: jax.Array, num_chunks: int) -> jax.Array:
+    """Cuts the token axis of `[b, n, ...]` into `[num_chunks, b, t, ...]`, padded."""
+    b, n, *rest = x.shape
+    t = -(-n // num_chunks)
+    x = jnp.pad(x, [(0, 0), (0, t * num_chunks - n)] + [(0, 0)] * len(rest))
+    return jnp.moveaxis(x.reshape(b, num_chunks, t, *rest), 1, 0)
+
+
+def _unchunked(x: jax.Array, n: int) -> jax.Array:
+    """Undoes `_chunked`."""
+    num_chunks, b, t, *rest = x.shape
+    return jnp.moveaxis(x, 0, 1).reshape(b, num_chunks * t, *rest)[:, :n]
+
+
+def _block_logits(q: jax.Array, keys: jax.Array, valid: jax.Array) -> jax.Array:
+    """Logits of one chunk of queries against the valid keys of all other images."""
+    # q [b, t, d], keys [a, m, d], valid [a, m] -> [b, t, a, m]
+    logits = jnp.einsum("btd,amd->btam", q, keys)
+    other_image = ~jnp.eye(q.shape[0], dtype=bool)  # [b, a]
+    mask = other_image[:, None, :, None] & valid[None, None]
+    return jnp.where(mask, logits, _EMPTY)
+
+
+def _forward(block_tokens, queries, keys, valid, with_mean_key):
+    """Log-sum-exp per query and, on request, the softmax-weighted mean key."""
+
+    def one_chunk(q):
+        logits = _block_logits(q, keys, valid)
+        # fp32: log-sum-exp
+        top = jax.lax.stop_gradient(logits.max(axis=(2, 3)))  # [b, t]
+        weights = jnp.exp(logits - top[..., None, None])
+        weights = jnp.where(logits > _EMPTY, weights, 0.0)
+        total = weights.sum(axis=(2, 3))
+        lse = jnp.where(total > 0, top + jnp.log(jnp.maximum(total, 1e-37)), _EMPTY)
+        if not with_mean_key:
+            return lse, None
+        mean_key = jnp.einsum("btam,amd->btd", weights, keys)
+        return lse, mean_key / jnp.maximum(total, 1e-37)[..., None]
+
+    n = queries.shape[1]
+    chunks = _chunked(queries, _num_chunks(queries, block_tokens))
+    lse, mean_key = jax.lax.map(one_chunk, chunks)
+    return _unchunked(lse, n), None if mean_key is None else _unchunked(mean_key, n)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _negatives_logsumexp(block_tokens, queries, keys, valid):
+    return _forward(block_tokens, queries, keys, valid, with_mean_key=False)[0]
+
+
+def _vjp_forward(
+    block_tokens: int,
+    queries: CustomVJPPrimal,
+    keys: CustomVJPPrimal,
+    valid: CustomVJPPrimal,
+):
+    # d lse / d query is the softmax-weighted mean key: found here, in the same pass, it
+    # spares the backward pass its two matrix products. The keys' gradient needs a
+    # second pass; where the keys are constants (an EMA target) it is not even built.
+    lse, mean_key = _forward(
+        block_tokens, queries.value, keys.value, valid.value, queries.perturbed
+    )
+    for_keys = (queries.value, keys.value, valid.value) if keys.perturbed else None
+    return lse, (lse, mean_key, for_keys)
+
+
+def _vjp_backward(block_tokens, residuals, g):
+    lse, mean_key, for_keys = residuals
+    grad_queries = None if mean_key is None else g[..., None] * mean_key
+    if for_keys is None:
+        return grad_queries, None, None
+    queries, keys, valid = for_keys
+
+    def add_chunk(grad_keys, chunk):
+        q, chunk_lse, chunk_g = chunk
+        logits = _block_logits(q, keys, valid)
+        weights = jnp.exp(logits - chunk_lse[..., None, None])
+        weights = jnp.where(logits > _EMPTY, weights, 0.0) * chunk_g[..., None, None]
+        return grad_keys + jnp.einsum("btam,btd->amd", weights, q), None
+
+    num_chunks = _num_chunks(queries, block_tokens)
+    chunks = tuple(_chunked(x, num_chunks) for x in (queries, lse, g))
+    grad_keys, _ = jax.lax.scan(add_chunk, jnp.zeros_like(keys), chunks)
+    return grad_queries, grad_keys, None
+
+
+_negatives_logsumexp.defvjp(_vjp_forward, _vjp_backward, symbolic_zeros=True)
+
+
+def patch_ntxent(
+    student: jax.Array,
+    target: jax.Array,
+    valid: jax.Array,
+    *,
+    temperature: float,
+    same_view: jax.Array | None = None,
+    same_view_valid: jax.Array | None = None,
+    block_tokens: int = 1024,
+) -> jax.Array:
+    """Contrastive loss of each student token against the target token at its place.
+
+    A token's positive is the target token in the same slot. Its negatives are all valid
+    tokens of other images in `target` and, if given, in `same_view`; tokens of its own
+    image are never negatives. Token pairs are visited in blocks of queries, each
+    against all keys, so memory grows with the number of tokens, not with its square.
+
+    Args:
+        student: Student tokens, `[b, n, d]`, any float dtype; normalised inside.
+        target: Target tokens aligned with `student` by rho_g, `[b, n, d]`. Stop their
+            gradient outside if they are meant as constants: it then costs nothing.
+        valid: Which slots hold tokens, in `student` and `target` alike, `[b, n]`, bool.
+        temperature: Softmax temperature, > 0.
+        same_view: Target tokens of the student's own view, `[b, m, d]`: the paper's
+            second set of negatives. None leaves it out, as the released code does.
+        same_view_valid: Which of those slots hold tokens, `[b, m]`, bool.
+        block_tokens: Queries compared at a time; bounds memory, not the result.
+
+    Returns:
+        Loss per token, `[b, n]`, float32, zero in padding slots. The caller averages
+        over valid tokens. With a single image the loss is zero: there are no negatives.
+
+    Raises:
+        ValueError: If the shapes do not fit together or temperature is not positive.
+
+    Reference:
+        SER (arXiv 2603.06693), Sec. 3, the token-level NT-Xent.
+    """
+    if student.ndim != 3 or student.shape != target.shape:
+        raise ValueError(
+            "student and target must both be [b, n, d]; got "
+            f"{student.shape} and {target.shape}."
+        )
+    if valid.shape != student.shape[:2]:
+        raise ValueError(f"valid must be {student.shape[:2]}, got {valid.shape}.")
+    if temperature <= 0:
+        raise ValueError(f"temperature must be > 0, got {temperature}.")
+    queries = l2_normalize(student) / temperature
+    keys = l2_normalize(target)
+    positive = jnp.sum(queries * keys, axis=-1)  # [b, n]
+    key_valid = valid
+    if same_view is not None:
+        if same_view_valid is None or same_view_valid.shape != same_view.shape[:2]:
+            raise ValueError(
+                f"same_view {same_view.shape} needs same_view_valid of shape "
+                f"{same_view.shape[:2]}."
+            )
+        keys = jnp.concatenate([keys, l2_normalize(same_view)], axis=1)
+        key_valid = jnp.concatenate([valid, same_view_valid], axis=1)
+    negatives = _negatives_logsumexp(block_tokens, queries, keys, key_valid)
+    # -log(e^p / (e^p + sum of negatives)), stable for any size of either
+    loss = jnp.logaddexp(positive, negatives) - positive
+    return jnp.where(valid, loss, 0.0)

@@ -1,0 +1,117 @@
+"""Barlow Twins: the views' cross-correlation matrix becomes the identity."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ser_jax.methods.losses.barlow_twins import cross_correlation, redundancy_reduction
+from ser_jax.methods.objectives.base import (
+    GLOBAL_VIEWS,
+    Metrics,
+    MultiCropObjective,
+    mean_std,
+    unordered_pairs,
+)
+from ser_jax.methods.settings import check_settings
+from ser_jax.models.heads import BatchNormMlp
+
+
+class BarlowTwinsHeads(nn.Module):
+    """Projector of 3 layers that ends in the linear one; the loss standardizes.
+
+    Attributes:
+        hidden_dim: Width of its hidden layers.
+        output_dim: Width of the embedding.
+    """
+
+    hidden_dim: int
+    output_dim: int
+
+    def setup(self):
+        """Makes the projector."""
+        self.projector = BatchNormMlp(
+            self.hidden_dim, self.output_dim, 3, last_batch_norm=False
+        )
+
+    def student(self, cls: jax.Array, train: bool) -> jax.Array:
+        """Returns embeddings `[b, output_dim]` from class tokens `[b, d]`."""
+        return self.projector(cls, train=train)
+
+
+@dataclasses.dataclass(frozen=True)
+class BarlowTwins(MultiCropObjective):
+    """Redundancy reduction between views; no target network, no negatives.
+
+    Attributes:
+        off_diagonal_weight: Factor (lambda) on the off-diagonal part of the loss.
+        hidden_dim: Width of the projector's hidden layers.
+        output_dim: Width of the embedding.
+        num_local: Local views; each is compared with both global ones.
+
+    Raises:
+        ValueError: If a setting is out of range.
+
+    Reference:
+        Zbontar et al., Barlow Twins: self-supervised learning via redundancy reduction
+        (arXiv 2103.03230), Algorithm 1. The released code reduces the matrix over
+        devices outside of differentiation, which divides the gradient by their number;
+        here it is that of the global batch. Multi-crop is our extension.
+    """
+
+    off_diagonal_weight: float = 0.0051
+    hidden_dim: int = 8192
+    output_dim: int = 8192
+
+    def __post_init__(self):
+        """Checks the settings."""
+        super().__post_init__()
+        check_settings(
+            self,
+            counts=("hidden_dim", "output_dim"),
+            positive=("off_diagonal_weight",),
+        )
+
+    def make_heads(self) -> BarlowTwinsHeads:
+        """Projector."""
+        return BarlowTwinsHeads(self.hidden_dim, self.output_dim)
+
+    def loss(
+        self,
+        student: Mapping[str, jax.Array],
+        target: Mapping[str, Any],
+        state: Any,
+        epoch: jax.Array,
+    ) -> tuple[jax.Array, Metrics, Any]:
+        """Barlow Twins' loss of a pair of views, averaged over the pairs.
+
+        Args:
+            student: Embeddings per view, `[b, output_dim]`.
+            target: Unused: there is no target network.
+            state: Unused, returned as it came.
+            epoch: Unused.
+
+        Returns:
+            The loss, with two views exactly the published one; metrics
+            mean_correlation (mean of the matrix's diagonal: 1 if the views agree) and
+            embedding_std (mean per-dimension standard deviation of unit embeddings:
+            1 / sqrt(d) is healthy, 0 collapsed).
+        """
+        del target, epoch
+        correlations = [
+            cross_correlation(student[a], student[b])
+            for a, b in unordered_pairs(self.num_local)
+        ]
+        losses = [
+            redundancy_reduction(c, off_diagonal_weight=self.off_diagonal_weight)
+            for c in correlations
+        ]
+        diagonals = jnp.stack([jnp.diagonal(c) for c in correlations])
+        metrics = {
+            "mean_correlation": jnp.mean(diagonals),
+            "embedding_std": mean_std(student[GLOBAL_VIEWS[0]]),
+        }
+        return jnp.mean(jnp.stack(losses)), metrics, state

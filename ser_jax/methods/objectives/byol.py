@@ -1,0 +1,125 @@
+"""BYOL: predict the EMA target's embedding of the other view."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ser_jax.methods.losses.cosine import cosine_regression
+from ser_jax.methods.objectives.base import (
+    GLOBAL_VIEWS,
+    EmaTarget,
+    Metrics,
+    MultiCropObjective,
+    mean_std,
+    view_pairs,
+)
+from ser_jax.methods.settings import check_settings
+from ser_jax.models.heads import BatchNormMlp
+
+
+class BYOLHeads(nn.Module):
+    """Projector and predictor, of 2 layers each.
+
+    Attributes:
+        hidden_dim: Hidden width of both.
+        output_dim: Width of the embedding.
+    """
+
+    hidden_dim: int
+    output_dim: int
+
+    def setup(self):
+        """Makes the two MLPs."""
+
+        def mlp() -> BatchNormMlp:
+            return BatchNormMlp(
+                self.hidden_dim,
+                self.output_dim,
+                2,
+                hidden_bias=True,
+                last_batch_norm=False,
+            )
+
+        self.projector = mlp()
+        self.predictor = mlp()
+
+    def student(self, cls: jax.Array, train: bool) -> jax.Array:
+        """Returns predictions `[b, output_dim]` from class tokens `[b, d]`."""
+        return self.predictor(self.projector(cls, train=train), train=train)
+
+    def target(self, cls: jax.Array, train: bool) -> jax.Array:
+        """Returns projections `[b, output_dim]` from class tokens `[b, d]`."""
+        return self.projector(cls, train=train)
+
+
+@dataclasses.dataclass(frozen=True)
+class BYOL(MultiCropObjective):
+    """Bootstrap your own latent: no negatives.
+
+    Attributes:
+        momentum: EMA momentum at step 0, rising to 1.
+        hidden_dim: Hidden width of projector and predictor.
+        output_dim: Width of the embedding.
+        num_local: Local views; the student alone sees them.
+
+    Raises:
+        ValueError: If a setting is out of range.
+
+    Reference:
+        Grill et al., Bootstrap your own latent (arXiv 2006.07733), Algorithm 1, and the
+        released MLPs. Multi-crop is our extension.
+    """
+
+    momentum: float = 0.996
+    hidden_dim: int = 4096
+    output_dim: int = 256
+
+    def __post_init__(self):
+        """Checks the settings."""
+        super().__post_init__()
+        check_settings(
+            self,
+            counts=("hidden_dim", "output_dim"),
+            fractions=("momentum",),
+        )
+
+    @property
+    def target(self) -> EmaTarget:
+        """EMA of encoder and projector, moved after the update."""
+        return EmaTarget(self.momentum, "after_update", ("projector",), GLOBAL_VIEWS)
+
+    def make_heads(self) -> BYOLHeads:
+        """Projector and predictor."""
+        return BYOLHeads(self.hidden_dim, self.output_dim)
+
+    def loss(
+        self,
+        student: Mapping[str, jax.Array],
+        target: Mapping[str, jax.Array],
+        state: Any,
+        epoch: jax.Array,
+    ) -> tuple[jax.Array, Metrics, Any]:
+        """Twice the mean squared distance of unit vectors over the pairs of views.
+
+        Args:
+            student: Predictions per view, `[b, output_dim]`.
+            target: Projections per global view, `[b, output_dim]`.
+            state: Unused, returned as it came.
+            epoch: Unused.
+
+        Returns:
+            The loss, with two views exactly the published sum of both directions; the
+            metric embedding_std (mean per-dimension standard deviation of the target's
+            unit embeddings: 1 / sqrt(d) is healthy, 0 collapsed).
+        """
+        del epoch
+        losses = [
+            cosine_regression(student[view], target[other]).mean()
+            for view, other in view_pairs(self.num_local)
+        ]
+        metrics = {"embedding_std": mean_std(target[GLOBAL_VIEWS[0]])}
+        return 2 * jnp.mean(jnp.stack(losses)), metrics, state

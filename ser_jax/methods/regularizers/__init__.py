@@ -1,0 +1,1 @@
+"""Equivariance and its rivals."""

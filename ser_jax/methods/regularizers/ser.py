@@ -1,0 +1,281 @@
+"""Soft equivariance regularization: tokens move with the picture."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from ser_jax.geometry.action import KERNELS, act_on_grid
+from ser_jax.geometry.group import Element, Group, relative
+from ser_jax.methods.losses.patch_ntxent import patch_ntxent
+from ser_jax.methods.regularizers.base import Metrics
+from ser_jax.methods.settings import check_settings
+from ser_jax.models.heads import TokenProjector
+from ser_jax.models.outputs import EncoderOutput, TokenGrid
+from ser_jax.views.view import View, ViewSpec
+
+Grids = dict[int, dict[str, TokenGrid]]  # layer -> view name -> grid
+
+
+@flax.struct.dataclass
+class SEROutputs:
+    """Projected token grids of the geometric views.
+
+    Attributes:
+        student: Layer -> view name -> grid, gradients flowing.
+        target: As `student`, from the target network if there is one.
+    """
+
+    student: Grids
+    target: Grids
+
+
+class SERHeads(nn.Module):
+    """A token projector a layer, applied to student and target grids alike.
+
+    Attributes:
+        layers: Encoder layers whose grids are read.
+        dim: Width of the projectors.
+    """
+
+    layers: tuple[int, ...]
+    dim: int
+
+    @nn.compact
+    def __call__(
+        self,
+        student: Mapping[str, EncoderOutput],
+        target: Mapping[str, EncoderOutput],
+        views: Mapping[str, View],
+        train: bool,
+    ) -> SEROutputs:
+        """Projects the grids of the geometric views.
+
+        Args:
+            student: View name -> output of the online encoder.
+            target: View name -> output of the target encoder; without a target network,
+                empty, and the online grids stand in.
+            views: All views of the step.
+            train: Unused: there is no BatchNorm.
+
+        Returns:
+            Projected grids, `[b, n, dim]` tokens each.
+        """
+        names = _geometric(views)
+        projectors = {
+            layer: TokenProjector(self.dim, name=f"projector_{layer}")
+            for layer in self.layers
+        }
+
+        def project(outputs: Mapping[str, EncoderOutput]) -> Grids:
+            grids: Grids = {}
+            for layer, projector in projectors.items():
+                read = {name: outputs[name].grids[layer] for name in names}
+                grids[layer] = {
+                    name: dataclasses.replace(grid, tokens=projector(grid.tokens))
+                    for name, grid in read.items()
+                }
+            return grids
+
+        return SEROutputs(student=project(student), target=project(target or student))
+
+
+@dataclasses.dataclass(frozen=True)
+class SER:
+    """SER's regularizer on the token grid after block `layer`.
+
+    View 1's tokens should be view 0's, moved by the known element between them, and the
+    other way round; one direction's queries are the student's tokens in their own
+    frame, its keys the target's tokens carried there by rho_g.
+
+    Attributes:
+        weight: Factor (lambda) on the term.
+        layer: equiv_layer: read the grid after this many blocks (a ResNet: stages); the
+            class token joins there.
+        layers: Layers to regularize instead of `layer` alone, if not empty; the term is
+            their mean, each with a projector of its own.
+        temperature: Softmax temperature of the token-level NT-Xent.
+        projector_dim: Width of the token projector.
+        share: Share of the batch whose views share a crop and differ by an element.
+        negatives: "both": tokens of other images in both views, as the paper;
+            "opposite": in the other view only, as the released code.
+        equiv_grad: What learns from the term. "query": student grid and projector, the
+            keys constant, as in MoCo; "both": also the projector through the keys, and
+            the encoder where no target network makes them; "none": nothing, which is
+            what the released code does (its gather drops the gradient).
+        directions: "both"; or "forward": view 0 carried to view 1 alone, as the
+            released code does for Barlow Twins.
+        sampling: How elements are drawn, see `Group`.
+        rotations: Whether quarter turns are drawn.
+        flips: Whether flips are drawn.
+        area_range: Range of the resized grid's area over the base grid's.
+        aspect_range: Range of its rows / columns, drawn log-uniformly.
+        kernel: How rho_g interpolates: "bicubic", "bilinear" or "nearest".
+
+    Raises:
+        ValueError: If a setting is not one of those above.
+
+    Reference:
+        SER (arXiv 2603.06693), Sec. 3. Default temperature from the released MoCo v3
+        script. The paper's term is trained; the released code's is not.
+    """
+
+    weight: float = 1.0
+    layer: int = 3
+    layers: tuple[int, ...] = ()
+    temperature: float = 0.5
+    projector_dim: int = 512
+    share: float = 0.01
+    negatives: str = "both"
+    equiv_grad: str = "query"
+    directions: str = "both"
+    sampling: str = "independent"
+    rotations: bool = True
+    flips: bool = True
+    area_range: tuple[float, float] = (0.7, 1.3)
+    aspect_range: tuple[float, float] = (3 / 4, 4 / 3)
+    kernel: str = "bicubic"
+
+    paired: ClassVar[bool] = False
+    cls_layers: ClassVar[tuple[int, ...]] = ()
+
+    def __post_init__(self):
+        """Checks the settings."""
+        for name, allowed in (
+            ("negatives", ("both", "opposite")),
+            ("equiv_grad", ("query", "both", "none")),
+            ("directions", ("both", "forward")),
+            ("kernel", tuple(KERNELS)),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(map(repr, allowed))}, got "
+                    f"{getattr(self, name)!r}."
+                )
+        if min(self.grid_layers) < 1:
+            raise ValueError(
+                f"layers count blocks and must be >= 1, got {self.grid_layers}."
+            )
+        check_settings(self, counts=("projector_dim",), positive=("temperature",))
+        if not 0 < self.share <= 0.5:
+            raise ValueError(f"share must be in (0, 0.5], got {self.share}.")
+        self.make_group(base_side=1)  # checks the settings that it takes
+
+    def views(self, objective: tuple[ViewSpec, ...]) -> tuple[ViewSpec, ...]:
+        """Pairs of views of one crop, each with its own photometry and group element.
+
+        One pair of the global views and, with multi-crop, one of every two locals.
+
+        Args:
+            objective: The objective's views.
+
+        Returns:
+            One geometric view for each of them.
+
+        Raises:
+            ValueError: If they do not come in pairs.
+        """
+        if len(objective) % 2:
+            raise ValueError(
+                f"SER pairs views of one size; {len(objective)} views leave one over. "
+                "Set objective.num_local to an even number."
+            )
+        return tuple(
+            ViewSpec(
+                f"equiv/{i}",
+                crop=objective[i - i % 2].source,
+                extends=spec.name,
+                geometric=True,
+                small=spec.small,
+            )
+            for i, spec in enumerate(objective)
+        )
+
+    @property
+    def grid_layers(self) -> tuple[int, ...]:
+        """The regularized layers."""
+        return self.layers or (self.layer,)
+
+    @property
+    def cls_insert(self) -> int:
+        """The class token joins after the regularized layer."""
+        return self.layer
+
+    def make_group(self, base_side: int) -> Group:
+        """D4 x scale, or a part, on a square base grid of `base_side` tokens a side."""
+        return Group(
+            base_side,
+            self.area_range,
+            self.aspect_range,
+            self.rotations,
+            self.flips,
+            self.sampling,
+        )
+
+    def make_heads(self) -> SERHeads:
+        """The token projectors."""
+        return SERHeads(self.grid_layers, self.projector_dim)
+
+    def loss(
+        self, outputs: SEROutputs, views: Mapping[str, View]
+    ) -> tuple[jax.Array, Metrics]:
+        """Token-level NT-Xent, averaged over valid tokens, directions, pairs, layers.
+
+        Args:
+            outputs: Projected grids.
+            views: Views of this step; the geometric ones' elements are used.
+
+        Returns:
+            Loss `[]`, float32; no metrics of its own.
+        """
+        student, target = outputs.student, outputs.target
+        if self.equiv_grad == "query":
+            target = jax.lax.stop_gradient(target)
+        elif self.equiv_grad == "none":
+            student, target = jax.lax.stop_gradient((student, target))
+        names = _geometric(views)
+        pairs = list(zip(names[::2], names[1::2], strict=True))
+        if self.directions == "both":
+            pairs += [(second, first) for first, second in pairs]
+        losses = [
+            self._one_direction(student[layer], target[layer], views, *pair)
+            for layer in self.grid_layers
+            for pair in pairs
+        ]
+        return jnp.mean(jnp.stack(losses)), {}
+
+    def _one_direction(self, student, target, views, source, destination):
+        """Loss of the destination's student tokens against the source's, moved."""
+        queries, keys = student[destination], target[source]
+        scale = queries.scale
+        element = relative(views[destination].element, views[source].element)
+        aligned = act_on_grid(
+            keys.tokens,
+            keys.grid_shape,
+            Element(element.d4, element.grid_shape * scale),
+            max_side=views[source].group.max_side * scale,
+            kernel=self.kernel,
+        )
+        active = views[destination].active[:, None]  # [b, 1]
+        valid = queries.valid & active
+        same_view = {}
+        if self.negatives == "both":
+            same_view = {
+                "same_view": target[destination].tokens,
+                "same_view_valid": target[destination].valid & active,
+            }
+        loss = patch_ntxent(
+            queries.tokens, aligned, valid, temperature=self.temperature, **same_view
+        )
+        # No row is active where the share's schedule is 0.
+        return jnp.sum(loss) / jnp.maximum(jnp.sum(valid), 1)
+
+
+def _geometric(views: Mapping[str, View]) -> list[str]:
+    """Names of the geometric views by number, pairs together."""
+    names = [name for name, view in views.items() if view.element is not None]
+    return sorted(names, key=lambda name: int(name.rpartition("/")[2]))

@@ -1,0 +1,80 @@
+"""What a learner carries from step to step, and what comes with its loss."""
+
+import functools
+from typing import Any
+
+import flax.struct
+import jax
+
+from ser_jax.methods.objectives.base import Metrics
+
+PyTree = Any
+
+
+@flax.struct.dataclass
+class Variables:
+    """Everything a learner carries from step to step, optimizer apart.
+
+    Attributes:
+        params: Trained weights: {"encoder", "objective", "regularizer"}.
+        target_params: EMA weights: {"encoder", "objective"} with the target's heads; {}
+            without a target network.
+        batch_stats: BatchNorm running statistics: {"student", "target"}.
+        method_state: The objective's own arrays (DINO's center).
+    """
+
+    params: PyTree
+    target_params: PyTree
+    batch_stats: PyTree
+    method_state: PyTree
+
+    def encoder(self, target: bool) -> PyTree:
+        """Variables of an encoder alone, to apply it in evaluation.
+
+        Args:
+            target: Whether of the target network, not the online one.
+
+        Returns:
+            {"params", "batch_stats"}.
+        """
+
+        def at(path: str) -> PyTree:
+            field, *keys = path.split("/")
+            return functools.reduce(lambda x, key: x[key], keys, getattr(self, field))
+
+        return {name: at(path) for name, path in encoder_paths(target).items()}
+
+
+def encoder_paths(target: bool) -> dict[str, str]:
+    """Where the variables of an encoder are in `Variables`, and so in a checkpoint.
+
+    Args:
+        target: Whether of the target network, not the online one.
+
+    Returns:
+        "params" and "batch_stats" -> path.
+    """
+    params, stats = ("target_params", "target") if target else ("params", "student")
+    return {
+        "params": f"{params}/encoder",
+        "batch_stats": f"batch_stats/{stats}/encoder",
+    }
+
+
+@flax.struct.dataclass
+class LossAux:
+    """What comes with the loss.
+
+    Attributes:
+        loss_inv: The objective's loss, `[]`.
+        loss_equiv: The regularizer's, before its weight, `[]`.
+        metrics: Further scalars.
+        batch_stats: New BatchNorm statistics.
+        method_state: New state of the objective.
+    """
+
+    loss_inv: jax.Array
+    loss_equiv: jax.Array
+    metrics: Metrics
+    batch_stats: PyTree
+    method_state: PyTree

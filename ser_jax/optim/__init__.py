@@ -1,1 +1,0 @@
-"""Optimizers, schedules and parameter masks."""

@@ -1,0 +1,130 @@
+"""Command line: `python -m ser_jax.report.compare RUN1 RUN2 ... [--out=DIR]`.
+
+Runs side by side: what they reached, where their settings differ, what they spent on an
+image; and their curves, one line a run.
+"""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags
+
+from ser_jax.config import flags as command_line
+from ser_jax.report.curves import COMPARED_METRICS, draw_runs
+from ser_jax.storage import summary
+from ser_jax.storage.runs import (
+    Run,
+    differing_settings,
+    read_runs,
+    rows_by_name,
+    setting_text,
+)
+from ser_jax.storage.tables import flatten, table, to_text
+
+_OUT = flags.DEFINE_string(
+    "out", "comparison", "Folder for comparison.md, comparison.png, comparison.json."
+)
+
+_EXAMPLE = "python -m ser_jax.report.compare /runs/moco_v3 /runs/moco_v3_ser"
+_FROM_SUMMARY = ("images_per_s", "wall_s", "device")
+_ABSENT = "-"
+
+
+def compare(paths: Sequence[str], out: str) -> str:
+    """Writes `comparison.md`, `comparison.png` and `comparison.json`.
+
+    Args:
+        paths: Workdirs of at least two runs.
+        out: Folder for the files; made if absent.
+
+    Returns:
+        The text of `comparison.md`.
+
+    Raises:
+        ValueError: If there are fewer than two, one is given twice, or one is no run.
+    """
+    if len(paths) < 2:
+        raise ValueError(
+            f"expected the workdirs of two or more runs, got {len(paths)}. For "
+            f"example: {_EXAMPLE}"
+        )
+    runs = read_runs(paths)
+    folder = pathlib.Path(out).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {
+        "results": _results(runs),
+        "accounting": rows_by_name(
+            runs, lambda run: flatten(run.summary.get("accounting", {}))
+        ),
+        "settings": differing_settings(runs),
+    }
+    report = _report(runs, parts)
+    summary.write_text(folder / "comparison.md", report)
+    columns = {
+        run.name: {"path": str(run.path), "is_finished": run.is_finished}
+        | {part: {key: row[i] for key, row in parts[part].items()} for part in parts}
+        for i, run in enumerate(runs)
+    }
+    summary.write_json(folder / "comparison.json", {"runs": columns})
+    draw_runs(folder / "comparison.png", runs)
+    return report
+
+
+def _results(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    def results(run: Run) -> dict[str, Any]:
+        found: dict[str, Any] = {"step": run.last_step}
+        for metric in COMPARED_METRICS:
+            if metric in run.curves:
+                found[metric] = float(run.curves[metric][-1, 1])
+        if "knn_accuracy" in run.curves and run.curves["knn_accuracy"][0, 0] == 0:
+            found["knn_accuracy_untrained"] = float(run.curves["knn_accuracy"][0, 1])
+        ended = {name: run.summary.get(name) for name in _FROM_SUMMARY}
+        return found | {k: value for k, value in ended.items() if value is not None}
+
+    rows = rows_by_name(runs, results)
+    order = (
+        "step",
+        "knn_accuracy",
+        "knn_accuracy_untrained",
+        *COMPARED_METRICS,
+        *_FROM_SUMMARY,
+    )
+    return {name: rows[name] for name in order if name in rows}
+
+
+def _report(runs: Sequence[Run], parts: dict[str, dict[str, list[Any]]]) -> str:
+    titles = {
+        "results": "Last values",
+        "accounting": "Spent on training",
+        "settings": "Settings that differ",
+    }
+    lines = ["# Comparison", "", *(f"- {run.name}: {run.path}" for run in runs)]
+    lines += [
+        f"- {run.name} has not ended: its values are those of step {run.last_step}"
+        + ("." if run.settings else ", and its settings are not known yet.")
+        for run in runs
+        if not run.is_finished
+    ]
+    for part, title in titles.items():
+        lines += ["", f"## {title}", ""]
+        if not parts[part]:
+            lines.append("None.")
+            continue
+        show = setting_text if part == "settings" else to_text
+        rows = [
+            (name, *(_ABSENT if value is None else show(value) for value in row))
+            for name, row in parts[part].items()
+        ]
+        lines.append(table([("", *(run.name for run in runs)), *rows]))
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    """Compares the runs that the command line names, and prints the tables."""
+    report = command_line.run_or_fail(compare, argv[1:], _OUT.value)
+    print(f"{report}\n\nWritten to {_OUT.value}.")
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=command_line.parse_flags_and_runs)

@@ -1,0 +1,138 @@
+"""What evaluations of runs have left behind, as columns of a report."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ser_jax.report.page import Row
+from ser_jax.storage.runs import Run
+from ser_jax.storage.tables import flatten, to_text
+
+ABSENT = "-"
+_FOLDER = re.compile(r"(\d+)-(online|target)")
+_HIGHER_IS_BETTER = re.compile(
+    r"(^|[/_])top[15](_k\d+)?$|^perturbations/top1_by_|/corrected$|^seis/.*/equivariance$"
+    r"|/rankme$|/effective_dimension$"
+)
+_LOWER_IS_BETTER = re.compile(
+    r"_mce$|flip_(probability|rate)|^equivariance/.*/error$|^lie_derivative/"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One evaluated encoder of a run, or a run that has not been evaluated.
+
+    Attributes:
+        name: The run's, with the encoder's if both have been evaluated.
+        run: The run.
+        folder: Where the results lie; None if there are none.
+        results: What `ser_jax.evaluate` wrote; {} if it has not.
+    """
+
+    name: str
+    run: Run
+    folder: pathlib.Path | None
+    results: Mapping[str, Any]
+
+    @property
+    def tasks(self) -> Mapping[str, Any]:
+        """Task -> its results."""
+        return self.results.get("tasks", {})
+
+
+def read_columns(runs: Sequence[Run]) -> list[Column]:
+    """The newest evaluation of each run.
+
+    Args:
+        runs: Runs.
+
+    Returns:
+        One a run; two if both its encoders were evaluated at that step.
+
+    Raises:
+        ValueError: If results are there and cannot be read.
+    """
+    columns = []
+    for run in runs:
+        found: dict[int, dict[str, pathlib.Path]] = {}
+        for path in sorted(run.path.glob("eval/*/results.json")):
+            if match := _FOLDER.fullmatch(path.parent.name):
+                found.setdefault(int(match[1]), {})[match[2]] = path
+        if not found:
+            columns.append(Column(run.name, run, None, {}))
+            continue
+        newest = found[max(found)]
+        for encoder, path in newest.items():
+            name = f"{run.name}, {encoder}" if len(newest) > 1 else run.name
+            columns.append(Column(name, run, path.parent, _read(path)))
+    return columns
+
+
+def result_rows(columns: Sequence[Column], task: str) -> list[Row]:
+    """All numbers of a task, the best of each row marked where one is better.
+
+    Args:
+        columns: Columns of the table.
+        task: The task.
+
+    Returns:
+        One row a number.
+    """
+    found = [flatten({task: column.tasks.get(task, {})}) for column in columns]
+    return [
+        value_row(path.removeprefix(f"{task}/"), path, [of.get(path) for of in found])
+        for path in dict.fromkeys(path for of in found for path in of)
+    ]
+
+
+def value_row(name: str, path: str, values: Sequence[Any]) -> Row:
+    """A row of values, the best of them marked.
+
+    Args:
+        name: What the row is called.
+        path: "task/.../metric", which tells whether more is better.
+        values: One a column; None where there is none.
+
+    Returns:
+        The row. Nothing is marked where there is nothing to choose.
+    """
+    numbers = {
+        i: value
+        for i, value in enumerate(values)
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
+    best: frozenset[int] = frozenset()
+    if len(set(numbers.values())) > 1:
+        for pattern, choose in ((_HIGHER_IS_BETTER, max), (_LOWER_IS_BETTER, min)):
+            if pattern.search(path):
+                wanted = choose(numbers.values())
+                best = frozenset(i for i, x in numbers.items() if x == wanted)
+    return Row(name, [_text(value) for value in values], best)
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); delete it and evaluate again."
+        ) from error
+    if not isinstance(results, dict) or not isinstance(results.get("tasks"), dict):
+        raise ValueError(
+            f'{path} has no "tasks"; it is no result of ser_jax.evaluate. Delete it '
+            "and evaluate again."
+        )
+    return results
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ABSENT
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return to_text(value)

@@ -1,0 +1,255 @@
+"""The parts of a report, each as pieces of HTML."""
+
+import pathlib
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ser_jax.report import page as report_html
+from ser_jax.report.curves import draw_runs
+from ser_jax.report.page import Row
+from ser_jax.report.pictures.corruption import corruption_picture
+from ser_jax.report.pictures.depth import DepthCurves, depth_picture, kind_curves
+from ser_jax.report.pictures.tradeoff import Tradeoff, tradeoff_picture
+from ser_jax.report.results import ABSENT, Column, result_rows, value_row
+from ser_jax.report.texts import (
+    EVALUATED,
+    OPTIONAL_TASKS,
+    OVERVIEW,
+    PICTURES,
+    SETTINGS,
+    TASKS,
+    TRAINED,
+)
+from ser_jax.storage import summary
+from ser_jax.storage.runs import Run, differing_settings, rows_by_name, setting_text
+from ser_jax.storage.tables import flatten
+
+# Numbers by layer, by corruption and the like: their pictures say it sooner.
+_FOLDED_AWAY = re.compile(
+    r"(layer_\d+|cls|errors|flip_probability|top1_by_perturbation)/"
+)
+
+
+def overview(columns: Sequence[Column]) -> Iterator[str]:
+    """Main results, and what they are of."""
+    names = [column.name for column in columns]
+    found = [flatten(column.tasks) for column in columns]
+    rows = [
+        value_row(name, path, [of.get(path) for of in found])
+        for name, path in OVERVIEW.items()
+    ]
+    rotations = [_last_layer_cosine(column) for column in columns]
+    path = "equivariance/rotation/corrected"
+    rows.append(value_row("token cosine under rotation, last layer", path, rotations))
+    rows.append(
+        value_row(
+            "k-NN at the end of training", "top1", [_last_knn(c) for c in columns]
+        )
+    )
+    yield report_html.table(_caption("Main results.", rows), names, rows)
+    facts = rows_by_name(columns, _facts)
+    rows = [value_row(name, "", values) for name, values in facts.items()]
+    yield report_html.table("What was trained and evaluated.", names, rows)
+
+
+def training(runs: Sequence[Run], scratch: pathlib.Path) -> Iterator[str]:
+    """Curves, what training took, settings that differ."""
+    path = scratch / "curves.png"
+    if len(runs) == 1:
+        curves = runs[0].curves
+        panels = [panel for panel in summary.PANELS if panel.labels.keys() & curves]
+        if panels:
+            summary.draw_panels(path, [(panel, curves) for panel in panels])
+        caption = "Metrics of the training run over its steps."
+    else:
+        draw_runs(path, runs)
+        caption = "A panel a metric, a line a run; a loss compares only with its like."
+    if path.exists():
+        yield report_html.figure(path, "Training curves", caption)
+    else:
+        yield report_html.missing("No training curves: no metric was logged.")
+    names = [run.name for run in runs]
+    spent = rows_by_name(runs, lambda run: flatten(run.summary.get("accounting", {})))
+    if spent:
+        rows = [value_row(name, "", values) for name, values in spent.items()]
+        yield _folded("What training took", names, rows)
+    for run in runs:
+        if not run.is_finished:
+            yield report_html.missing(
+                f"{run.name} has not ended: its curves end at step {run.last_step}."
+            )
+    if len(runs) > 1:
+        differing = differing_settings(runs)
+        rows = [_setting_row(name, values) for name, values in differing.items()]
+        yield _folded("Settings that differ", names, rows)
+
+
+def results(
+    title: str,
+    tasks: Mapping[str, str],
+    columns: Sequence[Column],
+    scratch: pathlib.Path,
+) -> Iterator[str]:
+    """Pictures and tables of some tasks, all encoders side by side."""
+    found = [column for column in columns if column.tasks.keys() & tasks]
+    if not found:
+        yield report_html.missing("Not evaluated.", _command(columns[0].run))
+        return
+    if title == "Equivariance":
+        yield from _depth(columns, scratch)
+        yield from _tradeoff(columns, scratch)
+    if title == "Robustness":
+        yield from _corruptions(columns, scratch)
+    names = [column.name for column in columns]
+    for task, caption in tasks.items():
+        rows = result_rows(columns, task)
+        rest = [row for row in rows if _FOLDED_AWAY.match(row.name)]
+        first = [row for row in rows if row not in rest]
+        if rows:
+            yield report_html.heading(task)
+        if first:
+            yield report_html.table(_caption(caption, first), names, first)
+        if rest:
+            yield _folded(f"{task} in detail", names, rest, caption)
+
+
+def of_run(run: Run, columns: Sequence[Column]) -> Iterator[str]:
+    """What a run has to itself: pictures, what was not evaluated, its settings."""
+    for column in columns:
+        left_out = column.results.get("left_out", {})
+        for task, why in left_out.items():
+            yield report_html.missing(f"{column.name}, {task} left out: {why}")
+        wanted = [
+            task
+            for task in (*(t for tasks in TASKS.values() for t in tasks), "pictures")
+            if task not in {*column.tasks, *left_out, *OPTIONAL_TASKS}
+        ]
+        if wanted:
+            what = f"{column.name}, not evaluated: {', '.join(wanted)}."
+            yield report_html.missing(what, _command(run))
+        if column.folder is not None:
+            yield from _pictures(column, column.folder)
+    if run.settings is None:
+        yield report_html.missing("Settings: the run has saved none yet.")
+    else:
+        rows = [_setting_row(name, [value]) for name, value in run.settings.items()]
+        yield _folded("All settings", [run.name], rows)
+
+
+def _caption(text: str, rows: Sequence[Row]) -> str:
+    return f"{text} Bold: the best of a row." if any(r.best for r in rows) else text
+
+
+def _folded(
+    title: str, names: Sequence[str], rows: Sequence[Row], caption: str = ""
+) -> str:
+    table = report_html.table(_caption(f"{title}. {caption}", rows), names, rows)
+    return report_html.details(f"{title} ({len(rows)} rows)", table)
+
+
+def _pictures(column: Column, folder: pathlib.Path) -> Iterator[str]:
+    names = column.tasks.get("pictures", {})
+    for kind in (kind for kind in PICTURES if kind in names):
+        title, caption = PICTURES[kind]
+        path = folder / str(names[kind])
+        yield report_html.heading(title)
+        if path.exists():
+            yield report_html.figure(path, f"{title}: {column.name}", caption)
+        else:
+            command = _command(column.run)
+            yield report_html.missing(f"{path} is not there.", command)
+
+
+def _depth(columns: Sequence[Column], scratch: pathlib.Path) -> Iterator[str]:
+    checkpoints = {
+        column.name: DepthCurves(
+            column.tasks.get("equivariance", {}),
+            column.tasks.get("seis", {}),
+            _regularized_layers(column.run),
+        )
+        for column in columns
+    }
+    if any(c.equivariance or c.seis for c in checkpoints.values()):
+        path = depth_picture(scratch / "depth.png", checkpoints)
+        yield report_html.figure(
+            path,
+            "Equivariance over depth",
+            "A line a run, a column a kind of transform, over the encoder's layers: "
+            "the farther from the dotted line of chance, the more equivariant; a faint "
+            "vertical line is a layer that SER's term reads.",
+        )
+
+
+def _tradeoff(columns: Sequence[Column], scratch: pathlib.Path) -> Iterator[str]:
+    """Equivariance against accuracy, where there are checkpoints to compare."""
+    regularized = {k for column in columns for k in _regularized_layers(column.run)}
+    checkpoints = {}
+    for column in columns:
+        curves = kind_curves(column.tasks.get("equivariance", {}), "corrected")
+        top1 = column.tasks.get("linear", {}).get("top1")
+        if top1 is None or "rotation" not in curves:
+            continue
+        by_layer = {int(layer): value for layer, value in curves["rotation"]}
+        shown = by_layer.keys() & {*regularized, max(by_layer)}
+        checkpoints[column.name] = Tradeoff({k: by_layer[k] for k in shown}, top1)
+    if len(checkpoints) > 1:
+        path = scratch / "tradeoff.png"
+        yield report_html.figure(
+            tradeoff_picture(path, checkpoints, accuracy="linear top-1"),
+            "Equivariance against accuracy",
+            "A point a run, up and to the right is better: the chance-corrected token "
+            "cosine under rotations, at the layers that SER's term reads and at the "
+            "last, against the linear head's top-1.",
+        )
+
+
+def _corruptions(columns: Sequence[Column], scratch: pathlib.Path) -> Iterator[str]:
+    errors = {
+        column.name: column.tasks.get("corruptions", {}).get("errors", {})
+        for column in columns
+    }
+    if any(errors.values()):
+        path = corruption_picture(scratch / "corruptions.png", errors)
+        yield report_html.figure(
+            path,
+            "Error on corrupted pictures",
+            "Top-1 error of the linear head, by corruption and by severity: lower is "
+            "more robust, but compare with the error on clean pictures.",
+        )
+
+
+def _facts(column: Column) -> dict[str, Any]:
+    run, settings = column.run, column.run.settings or {}
+    facts: dict[str, Any] = {"folder": str(run.path)}
+    facts |= {name: settings.get(path) for name, path in SETTINGS.items()}
+    facts |= {"last step": run.last_step}
+    facts |= {name: run.summary.get(key) for name, key in TRAINED.items()}
+    return facts | {name: column.results.get(key) for name, key in EVALUATED.items()}
+
+
+def _last_knn(column: Column) -> float | None:
+    curve = column.run.curves.get("knn_accuracy")
+    return None if curve is None else float(curve[-1, 1])
+
+
+def _last_layer_cosine(column: Column) -> float | None:
+    curves = kind_curves(column.tasks.get("equivariance", {}), "corrected")
+    return float(curves["rotation"][-1, 1]) if "rotation" in curves else None
+
+
+def _regularized_layers(run: Run) -> tuple[int, ...]:
+    settings = run.settings or {}
+    if settings.get("regularizer.name") != "ser":
+        return ()
+    return tuple(settings.get("regularizer.layers") or [settings["regularizer.layer"]])
+
+
+def _setting_row(name: str, values: Sequence[Any]) -> Row:
+    return Row(name, [ABSENT if v is None else setting_text(v) for v in values])
+
+
+def _command(run: Run) -> str:
+    path = shlex.quote(str(run.path))
+    return f"python -m ser_jax.evaluate --checkpoint={path} --tasks=all"

@@ -1,0 +1,1 @@
+"""What lies on disk, and is it still what was written?"""

@@ -1,0 +1,287 @@
+"""Checkpoints: state and JSON record, saved together and verified when restored.
+
+A checkpoint is `<directory>/<step>/` with two items: `state`, the arrays, and `meta`,
+the record: what the caller wants beside them (config, seed, data fingerprint) and a
+checksum per leaf. Orbax writes it in the background and gives it its name when it is
+whole. It does not notice a byte that changed later; the checksums do, and a list of the
+files, for bytes that no value is read from.
+"""
+
+import contextlib
+import datetime
+import logging
+import math
+import pathlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers
+
+from ser_jax.storage.manifest import check_manifest, write_manifest
+from ser_jax.storage.reader import PathLike, read_arrays, read_meta
+from ser_jax.storage.record import CheckpointMismatchError, Record, check_shardings
+
+_logger = logging.getLogger(__name__)
+
+# Errors that say the machine is in trouble, not that the files are.
+_NOT_DAMAGE = (jax.errors.JaxRuntimeError, MemoryError, PermissionError)
+
+
+class Checkpointer:
+    """Saves in the background, keeps what the policies say, restores what is sound.
+
+    Every process calls every method with the same arguments, on a directory that all of
+    them share.
+    """
+
+    def __init__(
+        self,
+        directory: PathLike,
+        *,
+        keep_latest: int = 2,
+        keep_every_steps: int | None = None,
+        best_metric: str | None = None,
+    ):
+        """Opens the directory.
+
+        Args:
+            directory: Where the checkpoints go; made if absent.
+            keep_latest: How many of the newest to keep, >= 1. With 2 or more there is
+                something to fall back on when the newest is damaged.
+            keep_every_steps: Keep every multiple of this step too; None: no such rule.
+            best_metric: Keep the checkpoint with the highest value of this metric too,
+                across restarts; None: no such rule.
+
+        Raises:
+            OSError: If the directory cannot be written to.
+        """
+        self._directory = pathlib.Path(directory).resolve()
+        self._best_metric = best_metric
+        self._policies: list[checkpoint_managers.PreservationPolicy] = [
+            checkpoint_managers.LatestN(keep_latest)
+        ]
+        if keep_every_steps is not None:
+            self._policies.append(checkpoint_managers.EveryNSteps(keep_every_steps))
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self._directory).close()
+        except OSError as error:
+            raise OSError(
+                f"cannot write checkpoints to {self._directory} ({error}); give a "
+                "directory that this user can make or write to"
+            ) from error
+        self._open()
+
+    def _open(self) -> None:
+        self._best = _KeepBest()
+        policy = checkpoint_managers.AnyPreservationPolicy(
+            [*self._policies, self._best]
+        )
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy,
+                cleanup_tmp_directories=True,  # What a killed process left behind.
+                async_options=ocp.AsyncOptions(
+                    post_finalization_callback=self._list_files
+                ),
+            ),
+            item_names=("state", "meta"),
+        )
+        for step in self.all_steps():
+            # An unreadable record has no score; `restore` says what is wrong with it.
+            with contextlib.suppress(OSError, ValueError):
+                self._score(step, Record.read(self._directory / str(step) / "meta"))
+
+    def _list_files(self) -> None:
+        if jax.process_index() == 0:
+            # Complete, but not yet under its own name: the list appears with it.
+            (unnamed,) = self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+            write_manifest(unnamed)
+
+    def _score(self, step: int, record: Record) -> None:
+        if self._best_metric is None or not record.metrics:
+            return
+        if self._best_metric not in record.metrics:
+            raise ValueError(
+                f"expected {self._best_metric!r}, the best_metric, among the metrics; "
+                f"found {sorted(record.metrics)}. Give none where it is not measured"
+            )
+        score = record.metrics[self._best_metric]
+        if math.isfinite(score):
+            self._best.scores[step] = score
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        meta: dict[str, Any],
+        metrics: dict[str, float] | None = None,
+    ) -> bool:
+        """Starts saving.
+
+        Returns once the state is copied to the host, so it may be donated to the next
+        step. What goes wrong while writing is raised by the next `save`, `wait` or
+        `close`.
+
+        Args:
+            step: Number of optimizer steps behind `state`.
+            state: Arrays only.
+            meta: Anything JSON can hold.
+            metrics: What was measured on this state, by name; None if nothing was.
+
+        Returns:
+            Whether a save was started; not if this step exists already.
+
+        Raises:
+            TypeError: If `meta` is not JSON.
+            ValueError: If there are metrics, but not `best_metric`.
+        """
+        if step in self.all_steps():
+            return False
+        record = Record.of(state, meta, metrics or {})
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record.to_json())
+        )
+        self._score(step, record)
+        self.wait()  # `_list_files` is about the step before until then.
+        self._saving = step
+        return self._manager.save(step, args=items, force=True)
+
+    def restore(self, abstract_state: Any) -> tuple[Any, dict[str, Any]] | None:
+        """The newest sound state and its meta.
+
+        Newer checkpoints that are damaged (unreadable, or a checksum differs) are moved
+        to `<directory>/damaged/` with a warning, so their steps can be saved again.
+
+        Args:
+            abstract_state: `jax.ShapeDtypeStruct` leaves, each with a sharding; the
+                devices need not be those that saved.
+
+        Returns:
+            State in the shardings of `abstract_state`, and meta; None if there is no
+            checkpoint.
+
+        Raises:
+            CheckpointMismatchError: If a checkpoint is of another state. It stays.
+            ValueError: If a leaf has no sharding; or if there are checkpoints and all
+                are damaged. They stay, so a restarted job does not begin from scratch.
+        """
+        check_shardings(abstract_state)
+        self.wait()
+        damaged: dict[int, str] = {}
+        for step in reversed(self.all_steps()):
+            try:
+                state, meta = self._restore_step(step, abstract_state)
+            except (CheckpointMismatchError, *_NOT_DAMAGE):
+                raise
+            except Exception as error:  # Orbax raises many types for broken files.
+                # The text alone: a traceback would keep the bad state on the devices.
+                damaged[step] = f"{type(error).__name__}: {error}".splitlines()[0]
+            else:
+                if damaged:
+                    self._set_aside(damaged, instead=step)
+                return state, meta
+        if not damaged:
+            return None
+        reasons = "\n".join(f"  {step}: {text}" for step, text in damaged.items())
+        raise ValueError(
+            f"every checkpoint in {self._directory} is damaged:\n{reasons}\n"
+            "Restore one from a backup, or start again in an empty directory"
+        )
+
+    def _restore_step(
+        self, step: int, abstract_state: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        path = self._directory / str(step)
+        with _all_processes_or_none():
+            check_manifest(path)
+            record = Record.read(path / "meta")
+            record.check_specs(abstract_state)
+            state = read_arrays(path / "state", abstract_state)
+        record.check_values(state)
+        return state, record.meta
+
+    def _set_aside(self, damaged: dict[int, str], instead: int) -> None:
+        self._manager.close()
+        now = datetime.datetime.now().strftime("%Y%m%dT%H%M%S.%f")
+        for step, reason in damaged.items():
+            path = self._directory / str(step)
+            target = self._directory / "damaged" / f"{step}-{now}"
+            if jax.process_index() == 0:
+                target.parent.mkdir(exist_ok=True)
+                path.rename(target)
+            _logger.warning(
+                f"Checkpoint {path} is damaged ({reason}). It is kept as "
+                f"{target}; step {instead} is used instead."
+            )
+        multihost_utils.sync_global_devices("damaged checkpoints set aside")
+        self._open()  # The old manager would refuse to save these steps again.
+
+    def read_meta(self, step: int | None = None) -> dict[str, Any]:
+        """What the function `read_meta` says of this directory."""
+        return read_meta(self._directory, step)
+
+    def all_steps(self) -> list[int]:
+        """Steps of the checkpoints, ascending, one being written included."""
+        return sorted(self._manager.all_steps())
+
+    def latest_step(self) -> int | None:
+        """Step of the newest checkpoint, or None."""
+        return max(self.all_steps(), default=None)
+
+    def wait(self) -> None:
+        """Returns when all that was saved is on disk; raises what went wrong."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then stops the threads."""
+        self._manager.close()
+
+    def __enter__(self) -> Self:
+        """The checkpointer itself."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Closes it."""
+        self.close()
+
+
+class _KeepBest(checkpoint_managers.PreservationPolicy):
+    """Preserves the checkpoint with the highest score.
+
+    Orbax's `BestN` reads a file of its own per checkpoint, and its manager cannot be
+    opened once one of those is damaged. These scores come from the records.
+    """
+
+    def __init__(self) -> None:
+        self.scores: dict[int, float] = {}
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
+        *,
+        context: checkpoint_managers.PreservationContext,
+    ) -> list[bool]:
+        steps = [info.step for info in checkpoints]
+        scored = [step for step in steps if step in self.scores]
+        best = max(scored, key=self.scores.__getitem__, default=None)
+        return [step == best for step in steps]
+
+
+@contextlib.contextmanager
+def _all_processes_or_none() -> Iterator[None]:
+    """Makes an error in one process an error in all: each reads files of its own."""
+    mine = everyone = False
+    try:
+        yield
+        mine = True
+    finally:
+        everyone = bool(multihost_utils.process_allgather(np.array(mine)).all())
+    if not everyone:
+        raise ValueError("another process cannot read its part")

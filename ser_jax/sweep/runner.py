@@ -1,0 +1,188 @@
+"""Runs of a sweep, one after the other, with a progress line; signals stop them."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Self, TextIO
+
+from ser_jax.storage.metrics import read_metrics
+from ser_jax.sweep.grid import Run
+from ser_jax.train.progress import format_duration
+
+_PROGRAM = (sys.executable, "-m", "ser_jax.main")
+_POLL_S = 1.0
+_LINE_EVERY_S = 30.0  # where the stream is no terminal
+
+
+class Interrupt:
+    """SIGINT or SIGTERM, passed on to the run under way: it saves and ends.
+
+    Listens inside its `with` block. A second signal kills the run.
+    """
+
+    received: signal.Signals | None = None
+    _process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Starts listening."""
+        self._previous: dict[signal.Signals, Any] = {
+            number: signal.signal(number, self._receive)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Gives the signals back to whoever had them."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def pass_to(self, process: subprocess.Popen[bytes]) -> None:
+        """From now on, signals go to this run.
+
+        Args:
+            process: The run.
+        """
+        self._process = process
+        if self.received:  # while it was being started
+            process.terminate()
+
+    def _receive(self, number: int, _: object) -> None:
+        if self._process is not None:
+            if self.received:
+                self._process.kill()
+            else:
+                self._process.terminate()
+        self.received = signal.Signals(number)
+
+
+class SweepProgress:
+    """Steps done over all runs, their rate, and the time left."""
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """Starts now.
+
+        Args:
+            runs: Runs still to be done.
+            stream: Where the line goes; None is standard error.
+            clock: Seconds from any origin.
+        """
+        self._runs = list(runs)
+        self._stream = sys.stderr if stream is None else stream
+        self._clock, self._started = clock, clock()
+        self._steps = {run.workdir: _last_step(run) for run in runs}
+        self._first = sum(self._steps.values())
+        self._total = sum(run.stop_step for run in runs)
+        self._last_line_s = -float("inf")
+        self._is_terminal = self._stream.isatty()
+
+    def update(self, run: Run) -> None:
+        """Looks at how far a run is, and writes a line if one is due.
+
+        Args:
+            run: The run under way.
+        """
+        self._steps[run.workdir] = _last_step(run)
+        now = self._clock()
+        if self._is_terminal or now - self._last_line_s >= _LINE_EVERY_S:
+            self._last_line_s = now
+            self._write(self._line(run, now - self._started))
+
+    def give_up(self, run: Run, why: str) -> None:
+        """Counts a run's steps no more, and says why.
+
+        Args:
+            run: A run that failed.
+            why: Its message.
+        """
+        self._total -= run.stop_step - self._steps[run.workdir]
+        self._write(f"{run.cell} seed {run.seed} failed: {why}")
+        self.close()
+
+    def close(self) -> None:
+        """Lets whatever is written next begin on a line of its own."""
+        if self._is_terminal:
+            self._stream.write("\n")
+
+    def _line(self, run: Run, elapsed_s: float) -> str:
+        steps = self._steps[run.workdir]
+        line = (
+            f"run {self._runs.index(run) + 1}/{len(self._runs)}: {run.cell} seed "
+            f"{run.seed}, step {steps}/{run.stop_step}"
+        )
+        done = sum(self._steps.values())
+        rate = (done - self._first) / max(elapsed_s, 1e-9)
+        if rate <= 0:
+            return line
+        left = format_duration((self._total - done) / rate)
+        return f"{line}, {rate:.3g} steps/s, {left} left"
+
+    def _write(self, line: str) -> None:
+        self._stream.write(f"\r{line}\x1b[K" if self._is_terminal else f"{line}\n")
+        self._stream.flush()
+
+
+def run_all(runs: Sequence[Run], interrupt: Interrupt) -> list[str]:
+    """Runs one after the other, each a process of `ser_jax.main`.
+
+    Args:
+        runs: The runs.
+        interrupt: Ends them early, if a signal came.
+
+    Returns:
+        What went wrong, one text a failed run.
+    """
+    failures = []
+    progress = SweepProgress(runs)
+    for run in runs:
+        if interrupt.received:
+            break
+        problem = _run(run, interrupt, progress)
+        if problem is not None:
+            failures.append(f"{run.workdir}: {problem}")
+            progress.give_up(run, problem)
+    progress.close()
+    return failures
+
+
+def _run(run: Run, interrupt: Interrupt, progress: SweepProgress) -> str | None:
+    """Runs one to its end; what went wrong, if something did."""
+    run.workdir.mkdir(parents=True, exist_ok=True)
+    log = run.workdir / "output.txt"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*_PROGRAM, *run.arguments, f"--workdir={run.workdir}"],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a terminal's Ctrl-C reaches it through us alone
+        )
+        try:
+            interrupt.pass_to(process)
+            while process.poll() is None:
+                progress.update(run)
+                try:
+                    process.wait(_POLL_S)
+                except subprocess.TimeoutExpired:
+                    continue
+        finally:
+            process.kill()  # does nothing to one that has ended
+    progress.update(run)
+    if interrupt.received or (process.returncode == 0 and run.is_finished()):
+        return None
+    text = log.read_text(errors="replace").strip()
+    message = text.rpartition("ser_jax: error: ")[2].partition("\n(--traceback")[0]
+    if message == text:  # no message of ours: how a traceback ends
+        message = text.rpartition("\n")[2] or f"exit status {process.returncode}"
+    return f"{message} (see {log})"
+
+
+def _last_step(run: Run) -> int:
+    rows = read_metrics(run.workdir)
+    return int(rows[-1]["step"]) if rows else 0

@@ -1,0 +1,299 @@
+"""What a config describes, built: learner, optimizer, crops."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from ser_jax.config import defaults as config_lib
+from ser_jax.data.crops import CROP_PARAMS, CropSpec
+from ser_jax.methods.learner import Learner
+from ser_jax.methods.objectives import OBJECTIVES
+from ser_jax.methods.objectives.base import GLOBAL_VIEWS
+from ser_jax.methods.regularizers.registry import REGULARIZERS
+from ser_jax.methods.variables import Variables
+from ser_jax.models.outputs import EncoderOutput
+from ser_jax.models.variants import make_encoder
+from ser_jax.train import state as train_state
+from ser_jax.train.optim.optimizers import make_optimizer
+from ser_jax.train.optim.schedules import cosine_momentum, equiv_factor, warmup_cosine
+from ser_jax.views.make import ViewMaker
+from ser_jax.views.recipe import Recipe
+from ser_jax.views.recipes import crop_scale, recipe
+from ser_jax.views.view import ViewSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything a run is made of but data, devices and state.
+
+    Attributes:
+        config: The config it was built from.
+        resolved: What follows from it.
+        learner: Encoder, objective and regularizer.
+        optimizer: Optimizer.
+        learning_rate: Its schedule.
+        crops: Crops the host takes of every image.
+        mean: Channel means of normalised images.
+        std: Channel standard deviations.
+    """
+
+    config: ConfigDict
+    resolved: config_lib.Resolved
+    learner: Learner
+    optimizer: optax.GradientTransformation
+    learning_rate: optax.Schedule
+    crops: tuple[CropSpec, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def init_rng(self) -> jax.Array:
+        """Key of the initial weights."""
+        return jax.random.fold_in(jax.random.key(self.config.seed), 0)
+
+    @property
+    def step_rng(self) -> jax.Array:
+        """Key of everything random in the steps."""
+        return jax.random.fold_in(jax.random.key(self.config.seed), 1)
+
+    @property
+    def pair_seed(self) -> int | None:
+        """Seed of the crops that paired images share; None if they are not paired."""
+        return self.config.seed if self.learner.regularizer.paired else None
+
+    @property
+    def evaluates_target(self) -> bool:
+        """Whether evaluation reads the target network's encoder, not the online one."""
+        target = self.learner.objective.target
+        return target is not None and target.evaluated
+
+    def evaluated(self, variables: Variables) -> Any:
+        """Variables of the encoder that evaluation reads, for `embed`."""
+        return variables.encoder(self.evaluates_target)
+
+    def abstract_batch(self) -> dict[str, Any]:
+        """Shapes of a global batch as the loader makes it."""
+        b = self.config.batch_size
+
+        def crop(spec):
+            return jax.ShapeDtypeStruct((b, spec.size_px, spec.size_px, 3), jnp.uint8)
+
+        params = jax.ShapeDtypeStruct((b, len(CROP_PARAMS)), jnp.float32)
+        return {
+            "crops": {spec.name: crop(spec) for spec in self.crops},
+            "crop_params": {spec.name: params for spec in self.crops},
+        }
+
+    def init_state(self, rng: jax.Array) -> train_state.TrainState:
+        """Fresh training state; to be called inside `jit`."""
+        return train_state.create(
+            rng, self.learner, self.optimizer, self.abstract_batch()
+        )
+
+    def embed(self, encoder_variables: Any, images: jax.Array) -> jax.Array:
+        """Class tokens, `[b, d]`, float32; arguments as of `encode`."""
+        return self.encode(encoder_variables, images).cls
+
+    def encode(self, encoder_variables: Any, images: jax.Array) -> EncoderOutput:
+        """Features of evaluation images.
+
+        Args:
+            encoder_variables: What `evaluated` gives.
+            images: As decoded, cropped, `[b, h, w, 3]`, uint8.
+
+        Returns:
+            What the encoder gives in evaluation mode.
+        """
+        encoder: Any = self.learner.encoder
+        return encoder.apply(encoder_variables, self.normalize(images))
+
+    def normalize(self, images: jax.Array) -> jax.Array:
+        """Pictures `[b, h, w, 3]`, uint8, as the encoder takes them: float32."""
+        mean, std = (
+            jnp.asarray(x, jnp.float32).reshape(1, 1, 1, 3)
+            for x in (self.mean, self.std)
+        )
+        return (images.astype(jnp.float32) / 255 - mean) / std
+
+
+def build(config: ConfigDict, num_train_examples: int) -> Experiment:
+    """Builds the parts of an experiment.
+
+    Args:
+        config: The experiment.
+        num_train_examples: Size of the training split.
+
+    Returns:
+        The experiment.
+
+    Raises:
+        ValueError: If a setting is refused; the message says what to change.
+    """
+    resolved = config_lib.finalize(config, num_train_examples)
+    objective = config_lib.make_part(OBJECTIVES, "objective", config.objective)
+    regularizer = config_lib.make_part(REGULARIZERS, "regularizer", config.regularizer)
+    model = config.model.to_dict()
+    encoder: Any = make_encoder(
+        model.pop("variant"),
+        image_size=config.augment.image_size,
+        cls_insert=regularizer.cls_insert,
+        grid_layers=regularizer.grid_layers,
+        cls_layers=regularizer.cls_layers,
+        **(model | {"dtype": jnp.dtype(model["dtype"])}),
+    )
+    if regularizer.paired and config.batch_size % 2:
+        raise ValueError(
+            f"{config.regularizer.name} pairs the images of a batch: batch_size must "
+            f"be even, got {config.batch_size}."
+        )
+    specs = (*objective.views, *regularizer.views(objective.views))
+    recipes = tuple(_recipe(config, spec) for spec in specs)
+    make_views = ViewMaker(
+        specs=specs,
+        recipes=recipes,
+        share=regularizer.share,
+        patch_size=encoder.patch_size,
+        make_group=regularizer.make_group,
+        share_factor=_equiv_factor(config.equiv_share, resolved),
+        paired=regularizer.paired,
+    )
+    target = objective.target
+    momentum = target and cosine_momentum(
+        target.momentum, total_steps=resolved.total_steps
+    )
+    learning_rate = warmup_cosine(
+        resolved.peak_lr,
+        warmup_steps=resolved.warmup_steps,
+        total_steps=resolved.total_steps,
+        start=config.optimizer.start_lr,
+        end=config.optimizer.end_lr,
+        inclusive=config.optimizer.warmup_inclusive,
+    )
+    sources = {spec.source: spec for spec in specs if not spec.copy_of}
+    # The spec that names a crop says what it is like, not those that borrow it.
+    sources |= {spec.name: spec for spec in specs if spec.name in sources}
+    return Experiment(
+        config=config,
+        resolved=resolved,
+        learner=Learner(
+            encoder,
+            objective,
+            regularizer,
+            make_views,
+            momentum,
+            resolved.steps_per_epoch,
+            _equiv_factor(config.equiv_weight, resolved),
+        ),
+        optimizer=_optimizer(config, resolved, learning_rate),
+        learning_rate=learning_rate,
+        crops=tuple(_crop(config, name, spec) for name, spec in sources.items()),
+        mean=recipes[0].mean,
+        std=recipes[0].std,
+    )
+
+
+def _optimizer(
+    config: ConfigDict, resolved: config_lib.Resolved, learning_rate: optax.Schedule
+) -> optax.GradientTransformation:
+    settings = config.optimizer
+    decay = settings.weight_decay
+    if settings.end_weight_decay is not None:
+        decay = warmup_cosine(
+            decay,
+            warmup_steps=0,
+            total_steps=resolved.total_steps,
+            end=settings.end_weight_decay,
+        )
+    late = {"objective/prototypes": resolved.freeze_last_layer_steps}
+    return make_optimizer(
+        settings.name,
+        learning_rate,
+        weight_decay=decay,
+        decay_mask=settings.decay_mask,
+        momentum=settings.momentum,
+        lars_form=settings.lars_form,
+        clip_norm=settings.clip_norm,
+        bias_lr_factor=settings.bias_lr_factor,
+        frozen=("encoder/patch_embed",) if config.model.freeze_patch_embed else (),
+        late={path: steps for path, steps in late.items() if steps},
+    )
+
+
+def _equiv_factor(
+    settings: ConfigDict, resolved: config_lib.Resolved
+) -> optax.Schedule | None:
+    """The schedule, or None where it is 1 throughout."""
+    values = settings.to_dict()
+    if values == {"start": 1.0, "end": 1.0, "warmup_epochs": 0.0, "rest_epochs": 0.0}:
+        return None
+    return equiv_factor(
+        settings.start,
+        settings.end,
+        total_steps=resolved.total_steps,
+        warmup_steps=round(settings.warmup_epochs * resolved.steps_per_epoch),
+        rest_steps=round(settings.rest_epochs * resolved.steps_per_epoch),
+    )
+
+
+def _size_px(config: ConfigDict, spec: ViewSpec) -> int:
+    return config.augment.local_size if spec.small else config.augment.image_size
+
+
+def _recipe(config: ConfigDict, spec: ViewSpec) -> Recipe:
+    augment = config.augment
+    found = recipe(augment.recipe, spec.extends or spec.name, _size_px(config, spec))
+    if spec.name not in GLOBAL_VIEWS:  # the others' turns are known, or none
+        return found
+    return dataclasses.replace(found, rot90_prob=augment.rot90_prob)
+
+
+def _crop(config: ConfigDict, name: str, spec: ViewSpec) -> CropSpec:
+    augment = config.augment
+    chosen = augment.local_crop_scale if spec.small else augment.crop_scale
+    size = _size_px(config, spec)
+    return CropSpec(
+        name=name,
+        size_px=size,
+        scale=spec.crop_scale or tuple(chosen) or crop_scale(augment.recipe, name),
+        flip_prob=augment.flip_prob,
+        resample=augment.resample,
+        centre_frac=size / eval_resize_px(size) if spec.centre else 0.0,
+    )
+
+
+def eval_resize_px(size_px: int) -> int:
+    """The short side to resize evaluation images to before their centre crop.
+
+    Args:
+        size_px: Side of the crop.
+
+    Returns:
+        The usual margin (256 to 224 px), but none for small pictures, which have no
+        border to spare.
+    """
+    return round(size_px * 256 / 224) if size_px >= 128 else size_px
+
+
+def random_batch(experiment: Experiment, seed: int = 0) -> dict[str, Any]:
+    """A batch of noise in the loader's form, for timing and tests.
+
+    Args:
+        experiment: Says which shapes.
+        seed: Seed of the noise.
+
+    Returns:
+        Pytree of NumPy arrays.
+    """
+    rng = np.random.default_rng(seed)
+
+    def fill(x):
+        if x.dtype == jnp.uint8:
+            return rng.integers(0, 256, x.shape, np.uint8)
+        return np.zeros(x.shape, x.dtype)
+
+    return jax.tree.map(fill, experiment.abstract_batch())

@@ -1,0 +1,284 @@
+"""The training loop: restore, step, log, probe, checkpoint."""
+
+import logging
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ser_jax.data.host_transforms import CentreCrop, RandomCrops
+from ser_jax.data.loader import train_loader
+from ser_jax.data.sources import Source, open_source
+from ser_jax.evaluate.probe import make_online_knn
+from ser_jax.storage import summary as summary_lib
+from ser_jax.storage.checkpoint import Checkpointer
+from ser_jax.storage.metrics import MetricWriter, read_metrics
+from ser_jax.train.accounting import account
+from ser_jax.train.compiled import compile_equiv_grad_norm, compile_train_step
+from ser_jax.train.experiment import Experiment, build, eval_resize_px
+from ser_jax.train.health import Write, scale_of, watched
+from ser_jax.train.preemption import StopSignal
+from ser_jax.train.progress import Progress, Stopwatch
+from ser_jax.train.resume import restore_or_init
+from ser_jax.train.sharding import check_batch_size, make_mesh, shard_batch
+from ser_jax.train.state import TrainState
+
+Probe = Callable[[Any], dict[str, float]]
+
+_logger = logging.getLogger(__name__)
+
+
+def train(config: ConfigDict, workdir: str) -> dict[str, Any]:
+    """Trains to the end, or from where the workdir's newest checkpoint left off.
+
+    Args:
+        config: The experiment.
+        workdir: Folder for checkpoints, metrics, curves and the summary.
+
+    Returns:
+        The summary that is also written to `summary.json`; {} if SIGTERM ended the run
+        early, and on all processes but the first.
+
+    Raises:
+        ValueError: If the config is refused, or contradicts the workdir's checkpoint.
+        FloatingPointError: If the loss or the gradient is not finite.
+        OSError: If the workdir cannot be written.
+    """
+    path = pathlib.Path(workdir).expanduser().absolute()
+    dataset = config.dataset
+    source = open_source(dataset.name, dataset.train_split, dataset.data_dir)
+    experiment = build(config, len(source))
+    mesh = make_mesh()
+    check_batch_size(config.batch_size, mesh)
+    probe = _make_probe(experiment, source, mesh)
+    is_primary = jax.process_index() == 0
+    stop_step = experiment.resolved.stop_step
+    with (
+        StopSignal() as should_stop,
+        Checkpointer(
+            path / "checkpoints",
+            keep_latest=config.checkpoint.keep_latest,
+            keep_every_steps=config.checkpoint.keep_every_steps or None,
+            best_metric="knn_accuracy" if probe else None,
+        ) as checkpointer,
+    ):
+        state, start_step, wall_s = restore_or_init(
+            experiment, checkpointer, source, mesh
+        )
+        started = time.monotonic() - wall_s  # as if it had run in one go
+        progress = Progress(
+            stop_step,
+            start_step,
+            config.batch_size,
+            log_every_s=30,
+            is_primary=is_primary,
+        )
+        writer = MetricWriter(path, start_step=start_step, is_primary=is_primary)
+        scale = scale_of(experiment, state.variables)
+
+        def save(step: int, state: TrainState, scores: dict[str, float]) -> None:
+            meta = {
+                "config": config.to_dict(),
+                "step": step,
+                "seed": config.seed,
+                "data": source.fingerprint,
+                "wall_s": time.monotonic() - started,
+            }
+            checkpointer.save(step, state, meta, scores)
+
+        if start_step == 0:
+            writer.write_text("config", f"```\n{config}\n```")
+        try:
+            if start_step < stop_step:
+                step = _loop(
+                    experiment,
+                    state,
+                    source,
+                    mesh,
+                    probe,
+                    watched(writer.write_scalars, scale, read_metrics(path)),
+                    progress,
+                    save,
+                    should_stop,
+                )
+            else:
+                step = start_step
+        except FloatingPointError as error:
+            checkpointer.wait()
+            good = checkpointer.latest_step()
+            where = "none yet" if good is None else path / "checkpoints" / str(good)
+            raise FloatingPointError(
+                f"{error} Last good checkpoint: {where}."
+            ) from None
+        finally:
+            writer.close()
+    if step < stop_step:
+        _logger.warning("SIGTERM: saved step %d and stopped.", step)
+        return {}
+    if not is_primary:
+        return {}
+    if step == start_step and (path / "summary.json").exists():
+        _logger.info("Nothing to do: %s ended at step %d.", path, step)
+        return summary_lib.read_summary(path)
+    return _summarise(experiment, path, progress, time.monotonic() - started, mesh)
+
+
+def _make_probe(experiment: Experiment, source: Source, mesh: Mesh) -> Probe | None:
+    """The online k-NN probe, unless it is off or the data has no labels."""
+    config, dataset = experiment.config, experiment.config.dataset
+    if not config.knn.every_epochs:
+        return None
+    if source.num_classes is None:
+        _logger.info("%s has no labels: no k-NN probe.", dataset.name)
+        return None
+    try:
+        held_out = open_source(dataset.name, dataset.eval_split, dataset.data_dir)
+    except ValueError as error:  # no such split
+        _logger.warning("No k-NN probe: %s. Set --config.dataset.eval_split.", error)
+        return None
+    size = config.augment.image_size
+    return make_online_knn(
+        experiment.embed,
+        source.subset(config.knn.max_train_examples),
+        held_out.subset(config.knn.max_eval_examples),
+        CentreCrop(size, eval_resize_px(size)),
+        mesh,
+        batch_size=config.batch_size,
+        num_threads=config.loader.num_threads,
+        num_neighbors=config.knn.num_neighbors,
+        temperature=config.knn.temperature,
+    )
+
+
+def _batches(
+    experiment: Experiment, source: Source, start_step: int
+) -> grain.DatasetIterator[Any]:
+    config = experiment.config
+    return train_loader(
+        source,
+        RandomCrops(experiment.crops, experiment.pair_seed),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_threads=config.loader.num_threads,
+        num_workers=config.loader.num_workers,
+        prefetch_batches=config.loader.prefetch_batches,
+    )
+
+
+def _loop(
+    experiment: Experiment,
+    state: TrainState,
+    source: Source,
+    mesh: Mesh,
+    probe: Probe | None,
+    write: Write,
+    progress: Progress,
+    save: Callable[[int, TrainState, dict[str, float]], None],
+    should_stop: StopSignal,
+) -> int:
+    """Steps to the end or to SIGTERM; returns the last step, which is saved."""
+    config, resolved = experiment.config, experiment.resolved
+    start_step = int(state.step)
+    started = time.monotonic()  # compiled ahead, so that the loop compiles nothing
+    train_step = compile_train_step(experiment, state, mesh)
+    equiv_grad_norm = None
+    if experiment.learner.regularizer.make_heads() is not None:
+        equiv_grad_norm = compile_equiv_grad_norm(experiment, state, mesh)
+    _logger.info("Compiled in %.1f s.", time.monotonic() - started)
+    if start_step == 0 and probe:
+        write(0, probe(experiment.evaluated(state.variables)))
+    waiting = Stopwatch()
+    loader = _batches(experiment, source, start_step)
+
+    def record(step: int, metrics: dict[str, jax.Array], log: bool) -> None:
+        wanted = metrics if log else {k: metrics[k] for k in ("loss", "grad_norm")}
+        values = {name: float(x) for name, x in jax.device_get(wanted).items()}
+        if not np.isfinite([values["loss"], values["grad_norm"]]).all():
+            raise FloatingPointError(
+                f"training has diverged: loss {values['loss']}, gradient norm "
+                f"{values['grad_norm']} at step {step}. Lower optimizer.base_lr or "
+                "lengthen optimizer.warmup_epochs."
+            )
+        progress.update(step, values)
+        if log:
+            values["data_wait_frac"] = waiting.fraction()
+            if progress.images_per_s is not None:  # unknown before the second step
+                values["images_per_s"] = progress.images_per_s
+            write(step, values)
+
+    step, pending = start_step, None
+    try:
+        for step in range(start_step + 1, resolved.stop_step + 1):
+            with waiting:
+                crops = next(loader)
+            batch = shard_batch(
+                {key: crops[key] for key in ("crops", "crop_params")}, mesh
+            )
+            last = step == resolved.stop_step
+            log = step == 1 or last or step % config.log_every_steps == 0
+            extra = equiv_grad_norm(state, batch) if log and equiv_grad_norm else {}
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, metrics = train_step(state, batch)
+            # Fetching step n - 1 only now, with n under way, keeps the device busy.
+            if pending is not None:
+                record(*pending)
+            pending = (step, metrics | extra, log)
+
+            stop = should_stop(step)
+            every = resolved.knn_every_steps
+            probe_due = probe and (last or (every and step % every == 0))
+            # Every probed state is saved: else the best of them could not be kept.
+            save_due = probe_due or last or step % config.checkpoint.every_steps == 0
+            if not (stop or save_due):
+                continue
+            record(*pending)  # nothing is saved before its loss is known
+            pending = None
+            with progress.pause():
+                scores = {}
+                if probe and probe_due:
+                    scores = probe(experiment.evaluated(state.variables))
+                    write(step, scores)
+                save(step, state, scores)
+            if stop:
+                break
+    finally:
+        loader.close()
+    return step
+
+
+def _summarise(
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    progress: Progress,
+    wall_s: float,
+    mesh: Mesh,
+) -> dict[str, Any]:
+    """Writes summary.json and the curves; prints the table."""
+    rows = read_metrics(workdir)
+    losses = [row["loss"] for row in rows if "loss" in row]
+    accuracies = [row["knn_accuracy"] for row in rows if "knn_accuracy" in row]
+    summary = {
+        "loss_first": losses[0],
+        "loss_last": losses[-1],
+        "knn_accuracy": accuracies[-1] if accuracies else None,
+        "knn_accuracy_untrained": accuracies[0] if accuracies else None,
+        "images_per_s": progress.images_per_s,
+        "wall_s": wall_s,
+        "steps": rows[-1]["step"],
+        "device": f"{mesh.size} x {jax.devices()[0].device_kind}",
+        "accounting": account(experiment),
+    }
+    summary_lib.write_summary(workdir, summary, experiment.config.to_dict())
+    curves = summary_lib.plot_curves(workdir)
+    print(summary_lib.final_table(summary))
+    print(f"\nCurves: {curves}\nMetrics, checkpoints, summary: {workdir}")
+    return summary

@@ -1,0 +1,79 @@
+"""Where a run starts: at its newest checkpoint, or at the beginning."""
+
+import contextlib
+import logging
+from typing import Any
+
+import jax
+from clu import parameter_overview
+from jax.sharding import Mesh
+
+from ser_jax.config.differences import differences
+from ser_jax.data.sources import Source
+from ser_jax.storage.checkpoint import Checkpointer
+from ser_jax.train.experiment import Experiment
+from ser_jax.train.sharding import replicated
+from ser_jax.train.state import TrainState
+
+_logger = logging.getLogger(__name__)
+
+
+def restore_or_init(
+    experiment: Experiment, checkpointer: Checkpointer, source: Source, mesh: Mesh
+) -> tuple[TrainState, int, float]:
+    """The state to train from: the newest sound checkpoint's, or a fresh one.
+
+    Args:
+        experiment: What is trained.
+        checkpointer: Open on the workdir's checkpoints.
+        source: Training data.
+        mesh: The mesh.
+
+    Returns:
+        State, replicated over the mesh; its step; the seconds already spent on it.
+
+    Raises:
+        ValueError: If the checkpoint is of another experiment or other data, naming the
+            settings that differ; or if every checkpoint is damaged.
+    """
+    sharding = replicated(mesh)
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        jax.eval_shape(experiment.init_state, experiment.init_rng),
+    )
+    # Before restoring, as another model's arrays would not even fit; and of what was
+    # restored, as that may be an older checkpoint than a damaged newest one.
+    newest = None
+    with contextlib.suppress(ValueError, OSError):  # there is none, or it is damaged
+        newest = checkpointer.read_meta()
+    if newest is not None:
+        _refuse_contradiction(experiment, source, newest)
+    restored = checkpointer.restore(abstract)
+    if restored is not None:
+        state, meta = restored
+        _refuse_contradiction(experiment, source, meta)
+        _logger.info("Resuming after step %d.", meta["step"])
+        return state, meta["step"], meta["wall_s"]
+    if jax.process_index() == 0:
+        overview = parameter_overview.get_parameter_overview(
+            abstract.variables.params, include_stats=False
+        )
+        _logger.info("Parameters:\n%s", overview)
+    init = jax.jit(experiment.init_state, out_shardings=sharding)
+    return init(experiment.init_rng), 0, 0.0
+
+
+def _refuse_contradiction(
+    experiment: Experiment, source: Source, meta: dict[str, Any]
+) -> None:
+    """Raises if a checkpoint is of another experiment or other data."""
+    changed = differences(meta["config"], experiment.config.to_dict())
+    if meta["data"] != source.fingerprint:
+        changed.append(f"data: {meta['data']} -> {source.fingerprint}")
+    if changed:
+        raise ValueError(
+            "the workdir holds a checkpoint of another experiment. These settings "
+            "differ (checkpoint -> now):\n  "
+            + "\n  ".join(changed)
+            + "\nUse the old settings to go on, or another --workdir to start anew."
+        )

@@ -1,0 +1,139 @@
+"""One training step, as a pure function of state and batch."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ser_jax.methods.learner import Batch, Learner, Variables
+from ser_jax.methods.objectives.base import Metrics
+from ser_jax.train.state import TrainState
+from ser_jax.views.view import View
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def _before_forward(
+    learner: Learner, rng: jax.Array, state: TrainState, batch: Batch
+) -> tuple[dict[str, View], Variables, jax.Array]:
+    """Views, variables with the target moved if it moves first, key for the loss."""
+    variables, step = state.variables, state.step
+    views_rng, loss_rng = jax.random.split(jax.random.fold_in(rng, step))
+    target_params = learner.advance_target(
+        "before_forward", variables.target_params, variables.params, step
+    )
+    with jax.named_scope("views"):
+        views = learner.make_views(views_rng, batch, step)
+    return (
+        views,
+        dataclasses.replace(variables, target_params=target_params),
+        loss_rng,
+    )
+
+
+def make_train_step(
+    learner: Learner,
+    optimizer: optax.GradientTransformation,
+    learning_rate: optax.Schedule,
+    rng: jax.Array,
+) -> TrainStep:
+    """The step to jit, with the state donated.
+
+    Order: views; EMA, if the objective moves its target before the forward pass; loss
+    and gradient; optimizer; EMA, if after the update; statistics and method state.
+
+    Args:
+        learner: What is trained.
+        optimizer: Its optimizer.
+        learning_rate: The optimizer's schedule, for the log.
+        rng: Key of the run. All that is random in a step comes from it and the step's
+            number.
+
+    Returns:
+        `(state, batch) -> (new state, metrics)`; metrics are float32 scalars.
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        step = state.step
+        views, variables, loss_rng = _before_forward(learner, rng, state, batch)
+        (loss, aux), grads = jax.value_and_grad(learner.loss, has_aux=True)(
+            variables.params, variables, views, loss_rng, step
+        )
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(
+                grads, state.opt_state, variables.params
+            )
+            params = optax.apply_updates(variables.params, updates)
+        target_params = learner.advance_target(
+            "after_update", variables.target_params, params, step
+        )
+        metrics = aux.metrics | {
+            "loss": loss,
+            "loss_inv": aux.loss_inv,
+            "loss_equiv": aux.loss_equiv,
+            "equiv_weight": jnp.asarray(learner.equiv_weight(step), jnp.float32),
+            "grad_norm": optax.tree.norm(grads),
+            "lr": learning_rate(step),
+        }
+        metrics |= _block_norms(grads["encoder"])
+        if learner.target_momentum is not None:
+            metrics["ema_momentum"] = learner.target_momentum(step)
+        new_variables = dataclasses.replace(
+            variables,
+            params=params,
+            target_params=target_params,
+            batch_stats=aux.batch_stats,
+            method_state=aux.method_state,
+        )
+        return TrainState(step + 1, new_variables, opt_state), metrics
+
+    return train_step
+
+
+def _block_norms(grads: Mapping[str, Any]) -> Metrics:
+    """Gradient norm of each block, the first "grad_norm_block_01"; {} of a ResNet.
+
+    A ViT's blocks are stacked along the first axis, which is all this needs to know.
+    """
+    if "blocks" not in grads:
+        return {}
+    squares = [
+        jnp.sum(jnp.square(leaf.reshape(leaf.shape[0], -1)), axis=1)
+        for leaf in jax.tree.leaves(grads["blocks"])
+    ]
+    norms = jnp.sqrt(sum(squares))  # [depth]
+    return {f"grad_norm_block_{i:02d}": norm for i, norm in enumerate(norms, start=1)}
+
+
+def make_equiv_grad_norm(
+    learner: Learner, rng: jax.Array
+) -> Callable[[TrainState, Batch], Metrics]:
+    """Measures how strongly the equivariance term alone pulls on the weights.
+
+    A regularizer that lost its gradient looks fine in every loss curve; here it reads
+    0. It is a function of its own, called at logged steps, because the term's share of
+    the summed gradient cannot be told apart without a second backward pass.
+
+    Args:
+        learner: What is trained.
+        rng: Key of the run, as given to `make_train_step`.
+
+    Returns:
+        `(state, batch) -> {"grad_norm_equiv": []}`: norm of the gradient of
+        weight * loss_equiv, float32, on the views this step will train on.
+    """
+
+    def equiv_grad_norm(state: TrainState, batch: Batch) -> Metrics:
+        views, variables, loss_rng = _before_forward(learner, rng, state, batch)
+
+        def equiv_term(params):
+            _, aux = learner.loss(params, variables, views, loss_rng, state.step)
+            return learner.equiv_weight(state.step) * aux.loss_equiv
+
+        grads = jax.grad(equiv_term)(variables.params)
+        return {"grad_norm_equiv": optax.tree.norm(grads)}
+
+    return equiv_grad_norm

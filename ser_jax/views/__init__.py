@@ -1,0 +1,1 @@
+"""What does the step see: crops, colours, group elements?"""

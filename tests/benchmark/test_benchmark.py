@@ -1,0 +1,138 @@
+"""The benchmark on a tiny experiment: every figure, the table, the file."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+from helpers.support import tiny_config, tiny_experiment
+
+from ser_jax.benchmark import __main__ as benchmark
+from ser_jax.benchmark import step as speed
+from ser_jax.benchmark import tables as benchmark_report
+from ser_jax.train.experiment import build
+from ser_jax.train.sharding import make_mesh
+
+ROOT = pathlib.Path(__file__).parents[2]
+KEYS = {
+    "flops_per_step_base",
+    "flops_per_step_ser",
+    "flops_ratio",
+    "step_s_base",
+    "step_s_ser",
+    "step_ratio",
+    "images_per_s",
+    "mfu",
+    "peak_memory_bytes",
+    "compile_s",
+    "loader_images_per_s",
+}
+
+
+def test_steps_are_timed_and_their_memory_is_planned(monkeypatch):
+    one_device = make_mesh(jax.devices()[:1])  # sharded programs take longer to compile
+    monkeypatch.setattr(benchmark, "make_mesh", lambda: one_device)
+    experiment = tiny_experiment(regularizer="none", **{"model.depth": 1})
+    figures = benchmark.measure_steps(experiment, experiment, num_steps=3)
+    assert (
+        figures["step_s_p10_ser"] <= figures["step_s_ser"] <= figures["step_s_p90_ser"]
+    )
+    assert figures["step_ratio"] == figures["step_s_ser"] / figures["step_s_base"]
+    assert figures["images_per_s"] == 16 / figures["step_s_ser"]
+    assert figures["augment_images_per_s"] > 0 and figures["compile_s"] > 0
+    assert figures["peak_memory_source"].startswith("planned")
+    # Weights, EMA weights and two moments at least
+    state = jax.eval_shape(experiment.init_state, experiment.init_rng)
+    assert figures["peak_memory_bytes"] > sum(
+        x.size * x.dtype.itemsize for x in jax.tree.leaves(state)
+    )
+
+
+def test_all_figures_are_put_together(tmp_path, monkeypatch):
+    names = ("step_s_base", "step_s_ser", "step_ratio", "images_per_s")
+    names += ("peak_memory_bytes", "compile_s")
+    measured = dict.fromkeys(names, 2.0)
+    monkeypatch.setattr(benchmark, "measure_steps", lambda *_: measured)
+    config = tiny_config(**{"dataset.data_dir": str(tmp_path)})
+    figures = benchmark.measure(config, loader_seconds=0.05)
+    assert KEYS <= figures.keys()
+    assert figures["mfu"] is None  # a CPU's peak is not in the table
+    assert all(figures[key] > 0 for key in KEYS - {"mfu"})
+    table = benchmark_report.step_table(figures)
+    assert "| step, median s | 2 | 2 | 2.0000 |" in table
+    assert "loader alone" in table and "MFU" not in table
+
+
+def test_utilization_is_over_the_peak_of_all_devices(monkeypatch):
+    figures = dict.fromkeys(("flops_per_step_ser", "flops_per_step_base"), 8e9)
+    figures |= {"step_s_ser": 2.0, "step_s_base": 1.0}
+    assert benchmark.utilization(figures) == {}
+    monkeypatch.setattr(speed, "peak_flops", lambda _: 1e9)
+    assert jax.device_count() == 8
+    assert benchmark.utilization(figures) == {"mfu": 0.5, "mfu_base": 1.0}
+
+
+def test_missing_data_leaves_the_loader_out():
+    config = tiny_config(
+        **{"dataset.name": "imagenet2012", "dataset.data_dir": "/none"}
+    )
+    figures = benchmark.measure_loader(build(config, 1000), seconds=0.1)
+    assert figures.keys() == {"loader_note"}
+    assert "imagenet2012" in figures["loader_note"]
+
+
+def test_command_line_counts_without_data_and_writes_the_file(tmp_path):
+    path = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "ser_jax.benchmark", "--flops_only"]
+    command += ["--config=configs/digits_ser.py", f"--json={path}", "--batch_size=32"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    figures = json.loads(path.read_text())
+    assert KEYS | {"device", "date", "jax_version", "command"} <= figures.keys()
+    assert figures["batch_size"] == 32
+    assert figures["flops_ratio"] > 1
+    assert figures["step_s_ser"] is None
+    assert "| FLOPs, jaxpr |" in done.stdout
+    assert "Counting" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["figures.json"]
+
+
+def test_a_config_without_regularizer_is_refused():
+    with pytest.raises(ValueError, match="moco_v3_ser"):
+        benchmark.measure(tiny_config(regularizer="none"))
+
+
+def test_steps_are_timed_in_turns_and_the_first_round_is_dropped():
+    calls = []
+
+    def step(name, seconds):
+        times = iter(seconds)
+
+        def run():
+            calls.append(name)
+            return next(times)
+
+        return run
+
+    a, b = speed.interleaved_times([step("a", [9, 1, 2]), step("b", [9, 3, 4])], 2)
+    assert calls == ["a", "b"] * 3
+    assert a.tolist() == [1, 2] and b.tolist() == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("kind", "tera"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H200", 989),
+        ("NVIDIA A100-SXM4-40GB", 312),
+        ("TPU v4", 275),
+        ("TPU v5 lite", 197),
+        ("TPU v5", 459),
+        ("TPU v6 lite", 918),
+    ],
+)
+def test_peak_of_known_devices(kind, tera):
+    assert speed.peak_flops(kind) == tera * 1e12
+    assert speed.peak_flops("cpu") is None

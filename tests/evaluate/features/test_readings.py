@@ -1,0 +1,94 @@
+"""What is read off an encoder: each feature against a forward pass made for it."""
+
+import jax
+import numpy as np
+import pytest
+from helpers.support import assert_close
+
+from ser_jax.evaluate.features.readings import read_grid, read_tokens
+from ser_jax.models.blocks import layer_norm
+from ser_jax.models.resnet import ResNet
+from ser_jax.models.vit import ViT
+
+IMAGES = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype(np.float32)
+WIDTH, DEPTH = 8, 6
+
+
+def vit(**settings):
+    return ViT(WIDTH, DEPTH, 2, patch_size=4, image_size=16, **settings)
+
+
+def init(encoder):
+    variables = jax.jit(encoder.init)(jax.random.key(0), IMAGES)
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape), variables)
+
+
+def shorter(encoder, variables, depth):
+    """Class token after `depth` blocks, through the final norm."""
+    params = variables["params"]
+    blocks = jax.tree.map(lambda x: x[:depth], params["blocks"])
+    model = encoder.clone(depth=depth, grid_layers=(), cls_layers=())
+    return model.apply({"params": {**params, "blocks": blocks}}, IMAGES).cls
+
+
+@pytest.mark.parametrize("cls_insert, blocks", [(0, 4), (2, 4), (4, 2), (5, 1)])
+@pytest.mark.parametrize("read_before", [{}, {"cls_layers": (6,)}])
+def test_class_tokens_of_the_last_blocks_that_have_one(cls_insert, blocks, read_before):
+    """Red if a patch token is read where there is no class token yet."""
+    encoder = vit(cls_insert=cls_insert, **read_before)
+    variables = init(encoder)
+    reading = read_tokens(encoder, variables)
+    rows = jax.jit(reading.read)(reading.variables, IMAGES)
+    expected = [
+        shorter(encoder, variables, depth)
+        for depth in range(DEPTH - blocks + 1, DEPTH + 1)
+    ]
+    out = encoder.apply(variables, IMAGES)
+    mean = out.tokens.mean(axis=1)
+    features = {
+        "cls1": [out.cls],
+        "cls1_avg": [out.cls, mean],
+        "patch_avg": [mean],
+    }
+    if blocks > 1:
+        features |= {"cls4": expected, "cls4_avg": [*expected, mean]}
+    assert reading.columns.keys() == features.keys()
+    for name, parts in features.items():
+        assert_close(rows[:, reading.columns[name]], np.concatenate(parts, axis=1))
+
+
+def test_a_norm_learned_at_an_earlier_layer_is_not_the_final_one():
+    """EquiMod, decoupled: its class token at block 4 has a norm of its own."""
+    encoder = vit(cls_layers=(4,))
+    variables = init(encoder)
+    assert "norm_cls_4" in variables["params"]
+    reading = read_tokens(encoder, variables)
+    rows = reading.read(reading.variables, IMAGES)[:, reading.columns["cls4"]]
+    assert_close(rows[:, WIDTH : 2 * WIDTH], shorter(encoder, variables, 4))
+
+
+def test_a_resnet_has_one_feature():
+    encoder = ResNet((1, 1), "basic", 16, num_filters=4, small_images=True)
+    variables = init(encoder)
+    reading = read_tokens(encoder, variables)
+    assert reading.columns == {"cls1": slice(0, 8)}
+    expected = encoder.apply(variables, IMAGES).cls
+    assert_close(reading.read(reading.variables, IMAGES), expected)
+
+
+@pytest.mark.parametrize("regularized", [True, False])
+def test_a_grid_is_read_through_its_own_norm_or_a_plain_one(regularized):
+    encoder = vit(grid_layers=(2,) if regularized else ())
+    variables = init(encoder)
+    reading = read_grid(encoder, variables, 2)
+    assert reading.columns == {"grid2": slice(0, 16 * WIDTH)}
+    asked = encoder.clone(grid_layers=(2,))
+    own = variables["params"].get("norm_grid_2")
+    plain = {"scale": np.ones(WIDTH), "bias": np.zeros(WIDTH)}
+    params = variables["params"] | {"norm_grid_2": own or plain}
+    grid = asked.apply({"params": params}, IMAGES).grids[2].tokens
+    assert_close(reading.read(reading.variables, IMAGES), grid.reshape(3, -1))
+    if not regularized:
+        again = layer_norm("n").apply({"params": plain}, grid)
+        assert_close(again, grid, rel=1e-3)  # already of mean 0 and deviation 1

@@ -1,0 +1,24 @@
+"""Runs to evaluate, and how tests do."""
+
+import json
+
+from helpers.runs import save_made_up
+from helpers.support import tiny_config
+from ser_jax.evaluate.__main__ import evaluate
+from ser_jax.evaluate.task import Options
+
+
+def make_run(folder, objective, regularizer):
+    config = tiny_config(
+        objective,
+        regularizer,
+        **{"dataset.data_dir": str(folder / "data"), "augment.image_size": 32},
+    )
+    config.dataset.train_split = "train[:500]"
+    save_made_up(config, folder)
+    return folder
+
+
+def measure(run, folder, *tasks, **options):
+    report, _ = evaluate(run, tasks, Options(folder, **options))
+    return json.loads((folder / "results.json").read_text()), report

@@ -1,0 +1,66 @@
+"""Which views share a call of the encoder, and with it their BatchNorm statistics."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ser_jax.methods.encode import encode
+from ser_jax.models.resnet import ResNet
+from ser_jax.views.recipe import Recipe
+from ser_jax.views.view import View
+
+SIZES = {"global/0": 8, "global/1": 8, "local/0": 4, "local/1": 4}
+SIZES |= {f"rot/{k}": 4 for k in range(4)}
+
+
+@pytest.fixture(scope="module")
+def case():
+    encoder = ResNet((1,), "basic", image_size=8, num_filters=4, small_images=True)
+    views = {}
+    for i, (name, size) in enumerate(SIZES.items()):
+        # Each view about a mean of its own, which statistics of its own would hide.
+        noise = jax.random.normal(jax.random.key(i), (3, size, size, 3))
+        views[name] = View(noise + i, jnp.zeros(()), Recipe())
+    variables = jax.jit(encoder.init)(jax.random.key(9), views["global/0"].images)
+    run = jax.jit(functools.partial(encode, encoder, names=list(SIZES)))
+    features, stats = run(variables["params"], variables["batch_stats"], views)
+
+    @jax.jit
+    def together(images, stats):
+        return encoder.apply(
+            {"params": variables["params"], "batch_stats": stats},
+            jnp.concatenate(images),
+            train=True,
+            mutable=["batch_stats"],
+        )
+
+    def alone(*names, stats=variables["batch_stats"]):
+        out, updated = together([views[name].images for name in names], stats)
+        return np.split(np.asarray(out.cls), len(names)), updated["batch_stats"]
+
+    return features, stats, alone
+
+
+def test_global_views_have_statistics_of_their_own(case):
+    features, _, alone = case
+    for name in ("global/0", "global/1"):
+        np.testing.assert_allclose(features[name].cls, alone(name)[0][0], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind, num", [("rot", 4), ("local", 2)])
+def test_rotations_and_locals_share_theirs(case, kind, num):
+    features, _, alone = case
+    names = [f"{kind}/{i}" for i in range(num)]
+    for name, expected in zip(names, alone(*names)[0], strict=True):
+        np.testing.assert_allclose(features[name].cls, expected, atol=1e-5)
+    assert np.abs(features[names[0]].cls - alone(names[0])[0][0]).max() > 1e-2
+
+
+def test_running_statistics_are_those_of_the_global_views(case):
+    _, stats, alone = case
+    _, expected = alone("global/0")
+    _, expected = alone("global/1", stats=expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5), stats, expected)

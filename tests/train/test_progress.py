@@ -1,0 +1,128 @@
+"""Progress: speed without compilation and pauses, and what a stream gets to see."""
+
+import io
+
+import pytest
+
+from ser_jax.train.progress import Progress, Stopwatch, format_duration
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def run(progress, clock, steps, seconds, metrics=None):
+    for step in steps:
+        clock.now += seconds
+        progress.update(step, metrics)
+
+
+def test_speed_leaves_out_the_compiling_step_and_pauses():
+    clock = Clock()
+    progress = Progress(100, 10, 32, io.StringIO(), clock=clock)
+    assert progress.images_per_s is None and progress.eta_s is None
+    run(progress, clock, [11], 60.0)
+    assert progress.images_per_s is None and progress.eta_s is None
+    run(progress, clock, [12, 13], 0.5)
+    with progress.pause():
+        clock.now += 1000.0
+    run(progress, clock, [14, 15], 0.5)
+    assert progress.images_per_s == pytest.approx(64.0)
+    assert progress.eta_s == pytest.approx(85 * 0.5)
+
+
+def test_speed_follows_a_change():
+    clock = Clock()
+    progress = Progress(1000, 0, 8, io.StringIO(), clock=clock)
+    run(progress, clock, range(1, 201), 1.0)
+    run(progress, clock, range(201, 301), 0.25)
+    assert progress.images_per_s == pytest.approx(32.0)
+
+
+def test_a_pause_counts_even_if_it_ends_in_an_error():
+    clock = Clock()
+    progress = Progress(10, 0, 1, io.StringIO(), clock=clock)
+    run(progress, clock, [1], 1.0)
+    with pytest.raises(KeyError):
+        with progress.pause():
+            clock.now += 50.0
+            raise KeyError
+    run(progress, clock, [2], 1.0)
+    assert progress.images_per_s == pytest.approx(1.0)
+
+
+def test_a_terminal_gets_one_line_that_is_rewritten():
+    clock, stream = Clock(), Terminal()
+    progress = Progress(4, 0, 100, stream, clock=clock)
+    run(progress, clock, [1, 2], 0.5, {"loss": 2.5})
+    run(progress, clock, [3], 0.01, {"loss": 2.0})  # Too soon after the last one.
+    run(progress, clock, [4], 0.49, {"loss": 1.5})
+    first, second, last = stream.getvalue().split("\x1b[K")[:-1]
+    assert first == "\rstep 1/4 (25.0 %), loss 2.5000"
+    assert second == "\rstep 2/4 (50.0 %), loss 2.5000, 200 images/s, 1s left"
+    assert last == "\rstep 4/4 (100.0 %), loss 1.5000, 300 images/s, 0s left"
+    assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue().endswith("\n")
+
+
+def test_a_pause_leaves_the_line():
+    clock, stream = Clock(), Terminal()
+    progress = Progress(4, 0, 1, stream, clock=clock)
+    run(progress, clock, [1], 1.0)
+    with progress.pause():
+        stream.write("knn 0.5")
+    assert stream.getvalue() == "\rstep 1/4 (25.0 %)\x1b[K\nknn 0.5"
+
+
+def test_a_file_gets_lines_at_the_interval_given():
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress(100, 0, 1, stream, log_every_s=30, clock=clock)
+    run(progress, clock, range(1, 101), 1.0)
+    steps = [line.split("/")[0] for line in stream.getvalue().splitlines()]
+    assert steps == ["step 1", "step 31", "step 61", "step 91", "step 100"]
+    assert "\x1b" not in stream.getvalue() and "\r" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("stream", "options"),
+    [(io.StringIO(), {}), (Terminal(), {"is_primary": False})],
+    ids=["file", "other process"],
+)
+def test_others_get_nothing(stream, options):
+    clock = Clock()
+    run(Progress(2, 0, 1, stream, clock=clock, **options), clock, [1, 2], 1.0)
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0s"),
+        (59.6, "1m 00s"),
+        (185, "3m 05s"),
+        (26_400, "7h 20m"),
+        (86_400 * 2 + 3 * 3600, "2d 03h"),
+    ],
+)
+def test_durations(seconds, text):
+    assert format_duration(seconds) == text
+
+
+def test_stopwatch_gives_the_share_of_time_inside_and_starts_anew():
+    now = 0.0
+    watch = Stopwatch(clock=lambda: now)
+    now = 1.0
+    with watch:
+        now = 2.0
+    now = 4.0
+    assert watch.fraction() == 0.25
+    now = 5.0
+    assert watch.fraction() == 0.0
