@@ -27,6 +27,7 @@ setup(
         "absl-py>=2.1",
         "array_record>=0.8",
         "clu>=0.0.12",
+        "etils[epath]>=1.9",
         "flax>=0.12",
         "grain>=0.2.12",
         # tensorflow-datasets 4.9 imports importlib_resources without declaring it.
@@ -42,11 +43,17 @@ setup(
         "scikit-learn>=1.5",
         "scipy>=1.13",
         "simplejpeg>=1.7",
-        "tensorboard>=2.18",
+        "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.9",
     ],
     extras_require={
-        "test": ["mypy>=1.13", "pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.9"],
+        "test": [
+            "mypy>=1.13",
+            "pytest>=8.0",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+            "tensorboard>=2.18",  # reads the event files that runs write
+        ],
         "tpu": ["jax[tpu]>=0.10"],
         "cuda": ["jax[cuda12]>=0.10"],
     },

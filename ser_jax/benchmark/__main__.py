@@ -23,10 +23,10 @@ from ser_jax.benchmark.tables import (
     head_table,
     memory_table,
     step_table,
-    write_json,
 )
 from ser_jax.config import flags as command_line
 from ser_jax.evaluate.cost.compare import compare_flops, without_regularizer
+from ser_jax.storage.files import write_json
 from ser_jax.train.experiment import Experiment, build
 from ser_jax.train.sharding import check_batch_size, make_mesh
 

@@ -1,8 +1,5 @@
 """What a benchmark found, as a table to read and a file to compare."""
 
-import json
-import os
-import pathlib
 from typing import Any
 
 from ser_jax.evaluate.cost.compare import claim_rows
@@ -80,19 +77,6 @@ def head_table(figures: Figures) -> str:
     ]
     head = ("ms per training image", "1 head", f"{figures['num_heads']} heads", "ratio")
     return table([head, *((label, *map(_text, cells)) for label, *cells in rows)])
-
-
-def write_json(path: str | os.PathLike[str], figures: Figures) -> None:
-    """Writes figures to a file, whole or not at all.
-
-    Args:
-        path: The file.
-        figures: Figures by name.
-    """
-    target = pathlib.Path(path)
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_text(json.dumps(figures, indent=2) + "\n")
-    partial.rename(target)
 
 
 def _text(value: float | None) -> str:

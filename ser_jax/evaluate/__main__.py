@@ -22,7 +22,7 @@ from ser_jax.evaluate.open import open_run
 from ser_jax.evaluate.run import TrainedRun
 from ser_jax.evaluate.task import Options
 from ser_jax.evaluate.tasks import TASKS
-from ser_jax.storage import summary, tables
+from ser_jax.storage import files, tables
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a run.")
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint; the newest if not given.")
@@ -131,8 +131,8 @@ def evaluate(
             results["left_out"].pop(task, None)
             measured[task] = _circumstances(run, options, time.monotonic() - started)
         if jax.process_index() == 0:
-            summary.write_json(folder / "results.json", results)
-            summary.write_text(folder / "results.md", _table(results))
+            files.write_json(folder / "results.json", results)
+            files.write_text(folder / "results.md", _table(results))
     return _table(results), failed
 
 

@@ -15,8 +15,8 @@ from ser_jax.report import page as report_html
 from ser_jax.report import sections
 from ser_jax.report.results import Column, read_columns
 from ser_jax.report.texts import TASKS
-from ser_jax.storage import summary
-from ser_jax.storage.runs import Run, read_runs
+from ser_jax.storage.files import write_text
+from ser_jax.storage.runs import RunRecord, read_runs
 
 _HTML = flags.DEFINE_string(
     "html",
@@ -52,12 +52,12 @@ def report(paths: Sequence[str], html: str | None = None) -> str:
         parts = list(_parts(runs, columns, pathlib.Path(scratch)))
     title = f"Report on {', '.join(run.name for run in runs)}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    summary.write_text(path, report_html.page(title, parts))
+    write_text(path, report_html.page(title, parts))
     return str(path)
 
 
 def _parts(
-    runs: Sequence[Run], columns: Sequence[Column], scratch: pathlib.Path
+    runs: Sequence[RunRecord], columns: Sequence[Column], scratch: pathlib.Path
 ) -> Iterator[tuple[str, list[str]]]:
     """The page's parts: heading and HTML."""
     yield "Overview", list(sections.overview(columns))

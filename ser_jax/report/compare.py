@@ -12,9 +12,9 @@ from absl import app, flags
 
 from ser_jax.config import flags as command_line
 from ser_jax.report.curves import COMPARED_METRICS, draw_runs
-from ser_jax.storage import summary
+from ser_jax.storage.files import write_json, write_text
 from ser_jax.storage.runs import (
-    Run,
+    RunRecord,
     differing_settings,
     read_runs,
     rows_by_name,
@@ -60,19 +60,19 @@ def compare(paths: Sequence[str], out: str) -> str:
         "settings": differing_settings(runs),
     }
     report = _report(runs, parts)
-    summary.write_text(folder / "comparison.md", report)
+    write_text(folder / "comparison.md", report)
     columns = {
         run.name: {"path": str(run.path), "is_finished": run.is_finished}
         | {part: {key: row[i] for key, row in parts[part].items()} for part in parts}
         for i, run in enumerate(runs)
     }
-    summary.write_json(folder / "comparison.json", {"runs": columns})
+    write_json(folder / "comparison.json", {"runs": columns})
     draw_runs(folder / "comparison.png", runs)
     return report
 
 
-def _results(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    def results(run: Run) -> dict[str, Any]:
+def _results(runs: Sequence[RunRecord]) -> dict[str, list[Any]]:
+    def results(run: RunRecord) -> dict[str, Any]:
         found: dict[str, Any] = {"step": run.last_step}
         for metric in COMPARED_METRICS:
             if metric in run.curves:
@@ -93,7 +93,7 @@ def _results(runs: Sequence[Run]) -> dict[str, list[Any]]:
     return {name: rows[name] for name in order if name in rows}
 
 
-def _report(runs: Sequence[Run], parts: dict[str, dict[str, list[Any]]]) -> str:
+def _report(runs: Sequence[RunRecord], parts: dict[str, dict[str, list[Any]]]) -> str:
     titles = {
         "results": "Last values",
         "accounting": "Spent on training",

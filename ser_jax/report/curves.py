@@ -1,11 +1,69 @@
-"""Training curves of several runs, side by side."""
+"""Training curves: of one run, and of several side by side."""
 
-import pathlib
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ser_jax.storage import summary
-from ser_jax.storage.runs import Run
+import numpy as np
+from etils import epath
 
+from ser_jax.evaluate.pictures.figures import COLORS, save
+from ser_jax.storage.files import PathLike
+from ser_jax.storage.metrics import Curves, read_curves
+from ser_jax.storage.runs import RunRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class Panel(NamedTuple):
+    """One set of axes: metrics by name, with the label each gets in the legend."""
+
+    title: str
+    labels: dict[str, str]
+    scale: str = "linear"
+    starts_at_zero: bool = False
+    is_noisy: bool = True
+    is_graded: bool = False  # Lines in order: colours by place, first and last named.
+
+
+PANELS = (
+    Panel(
+        "loss",
+        {"loss": "total", "loss_inv": "invariance", "loss_equiv": "equivariance"},
+    ),
+    Panel(
+        "gradient norm",
+        {"grad_norm": "total", "grad_norm_equiv": "equivariance"},
+        scale="log",
+    ),
+    Panel(
+        "gradient norm by block",
+        {f"grad_norm_block_{i:02d}": f"block {i}" for i in range(1, 49)},
+        scale="log",
+        is_graded=True,
+    ),
+    Panel("k-NN accuracy", {"knn_accuracy": "k-NN"}, is_noisy=False),
+    Panel("RankMe", {"rankme": "features"}, is_noisy=False),
+    Panel("contrastive accuracy", {"contrastive_accuracy": "contrastive"}),
+    Panel("rotation accuracy", {"rotation_accuracy": "rotation"}),
+    Panel("standard deviation of the embedding", {"embedding_std": "embedding"}),
+    Panel("standard deviation of the class token", {"cls_std": "class token"}),
+    Panel("entropy of the teacher", {"teacher_entropy": "teacher"}),
+    Panel("correlation of the views", {"mean_correlation": "views"}),
+    Panel("learning rate", {"lr": "learning rate"}, is_noisy=False),
+    Panel("EMA momentum of the target", {"ema_momentum": "EMA"}, is_noisy=False),
+    Panel("images per second", {"images_per_s": "images"}, starts_at_zero=True),
+    Panel(
+        "fraction of time spent waiting for data",
+        {"data_wait_frac": "waiting"},
+        starts_at_zero=True,
+    ),
+)
+_NUM_COLUMNS = 3
+_LINE_STYLES = ("-", "--", ":", "-.")  # one after the other, once all colours are used
+_SMOOTH_FROM_POINTS = 200
+_MARKED_UP_TO_POINTS = 30
 COMPARED_METRICS = (
     *("knn_accuracy", "rankme", "loss", "loss_inv", "loss_equiv", "grad_norm_equiv"),
     *("embedding_std", "cls_std", "teacher_entropy", "contrastive_accuracy"),
@@ -13,7 +71,73 @@ COMPARED_METRICS = (
 )
 
 
-def draw_runs(path: pathlib.Path, runs: Sequence[Run]) -> bool:
+def plot_curves(workdir: PathLike) -> epath.Path:
+    """Path of `curves.png`: small multiples of what `metrics.jsonl` holds.
+
+    Long curves are drawn faintly, with their running mean on top.
+
+    Args:
+        workdir: The run's directory.
+
+    Returns:
+        The path; the file is replaced as a whole.
+
+    Raises:
+        ValueError: If no metric of any panel has been written.
+    """
+    curves = read_curves(workdir)
+    panels = [panel for panel in PANELS if panel.labels.keys() & curves.keys()]
+    if not panels:
+        raise ValueError(
+            f"nothing to plot in {workdir}: metrics.jsonl is missing or holds none of "
+            f"{[name for panel in PANELS for name in panel.labels]}"
+        )
+    path = epath.Path(workdir) / "curves.png"
+    return draw_panels(path, [(panel, curves) for panel in panels])
+
+
+def draw_panels(
+    path: epath.Path,
+    drawings: Sequence[tuple[Panel, Curves]],
+    *,
+    shared_legend: bool = False,
+) -> epath.Path:
+    """Small multiples over the same steps, as a PNG file.
+
+    Args:
+        path: The file; replaced as a whole.
+        drawings: Panels, each with the curves that its labels name.
+        shared_legend: Whether one legend below serves all panels, which then have the
+            same labels; else each panel of several lines has its own.
+
+    Returns:
+        The path.
+    """
+    from matplotlib.figure import Figure  # Slow to import, and needed once.
+
+    num_columns = min(_NUM_COLUMNS, len(drawings))
+    num_rows = math.ceil(len(drawings) / num_columns)
+    figure = Figure(figsize=(4.2 * num_columns, 2.9 * num_rows), layout="constrained")
+    axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
+    last_step = max(c[-1, 0] for _, curves in drawings for c in curves.values())
+    lines: dict[str, Any] = {}
+    for ax, (panel, curves) in zip(axes, drawings, strict=False):
+        _draw(ax, panel, curves)
+        ax.set_xlim(left=0, right=1.02 * last_step)
+        handles, labels = ax.get_legend_handles_labels()
+        lines |= dict(zip(labels, handles, strict=True))
+        if len(labels) > 1 and not shared_legend:
+            ax.legend(fontsize=8, frameon=False)
+    if shared_legend:
+        figure.legend(
+            lines.values(), lines.keys(), loc="outside lower left", frameon=False
+        )
+    for ax in axes[len(drawings) :]:
+        ax.remove()
+    return save(figure, path)
+
+
+def draw_runs(path: epath.Path, runs: Sequence[RunRecord]) -> bool:
     """Draws the curves of several runs as a PNG file, a panel a metric, a line a run.
 
     Args:
@@ -31,14 +155,66 @@ def draw_runs(path: pathlib.Path, runs: Sequence[Run]) -> bool:
         if curves:
             drawings.append((_panel(metric, runs), curves))
     if drawings:
-        summary.draw_panels(path, drawings, shared_legend=True)
+        draw_panels(path, drawings, shared_legend=True)
     return bool(drawings)
 
 
-def _panel(metric: str, runs: Sequence[Run]) -> summary.Panel:
+def _panel(metric: str, runs: Sequence[RunRecord]) -> Panel:
     """The panel that has this metric, with a line for each run instead."""
-    own = next(panel for panel in summary.PANELS if metric in panel.labels)
+    own = next(panel for panel in PANELS if metric in panel.labels)
     title = own.title
     if len(own.labels) > 1:
         title += f", {own.labels[metric]}"
     return own._replace(title=title, labels={run.name: run.name for run in runs})
+
+
+def _draw(ax: "Axes", panel: Panel, curves: Curves) -> None:
+    from matplotlib import colormaps, ticker
+
+    last = sum(name in curves for name in panel.labels) - 1
+    for i, (name, label) in enumerate(panel.labels.items()):
+        style, color = divmod(i, len(COLORS))
+        look: dict[str, Any] = {
+            "color": COLORS[color],
+            "linestyle": _LINE_STYLES[style % len(_LINE_STYLES)],
+        }
+        if panel.is_graded:
+            look = {"color": colormaps["viridis"](0.9 * i / max(last, 1))}
+            label = label if i in (0, last) else "_unnamed"  # Matplotlib leaves it out.
+        points = curves.get(name, np.zeros((0, 2)))
+        if panel.scale == "log":
+            points = points[points[:, 1] > 0]
+        if panel.is_noisy and len(points) >= _SMOOTH_FROM_POINTS:
+            ax.plot(*points.T, **look, linewidth=0.6, alpha=0.25)
+            points = _running_mean(points)
+        marker = "o" if len(points) <= _MARKED_UP_TO_POINTS else ""
+        if len(points):
+            ax.plot(
+                *points.T,
+                **look,
+                linewidth=1.4,
+                label=label,
+                marker=marker,
+                markersize=3.5,
+            )
+    ax.set_yscale(panel.scale)
+    if panel.starts_at_zero:
+        ax.set_ylim(bottom=0)
+    ax.set_title(panel.title, loc="left", fontsize=10)
+    ax.set_xlabel("step", fontsize=9)
+    ax.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+    ax.tick_params(which="both", labelsize=8)
+    ax.grid(color="0.9", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _running_mean(points: np.ndarray) -> np.ndarray:
+    """Values averaged over a fiftieth of the curve, less at its ends, `[n, 2]`."""
+    steps, values = points.T
+    indices = np.arange(len(points))
+    first = np.maximum(indices - len(points) // 100, 0)
+    last = np.minimum(indices + len(points) // 100 + 1, len(points))
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    return np.stack([steps, (sums[last] - sums[first]) / (last - first)], axis=1)

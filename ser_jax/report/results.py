@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ser_jax.report.page import Row
-from ser_jax.storage.runs import Run
+from ser_jax.storage.runs import RunRecord
 from ser_jax.storage.tables import flatten, to_text
 
 ABSENT = "-"
@@ -35,7 +35,7 @@ class Column:
     """
 
     name: str
-    run: Run
+    run: RunRecord
     folder: pathlib.Path | None
     results: Mapping[str, Any]
 
@@ -45,7 +45,7 @@ class Column:
         return self.results.get("tasks", {})
 
 
-def read_columns(runs: Sequence[Run]) -> list[Column]:
+def read_columns(runs: Sequence[RunRecord]) -> list[Column]:
     """The newest evaluation of each run.
 
     Args:

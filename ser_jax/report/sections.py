@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ser_jax.report import curves as run_curves
 from ser_jax.report import page as report_html
 from ser_jax.report.curves import draw_runs
 from ser_jax.report.page import Row
@@ -22,8 +23,12 @@ from ser_jax.report.texts import (
     TASKS,
     TRAINED,
 )
-from ser_jax.storage import summary
-from ser_jax.storage.runs import Run, differing_settings, rows_by_name, setting_text
+from ser_jax.storage.runs import (
+    RunRecord,
+    differing_settings,
+    rows_by_name,
+    setting_text,
+)
 from ser_jax.storage.tables import flatten
 
 # Numbers by layer, by corruption and the like: their pictures say it sooner.
@@ -54,14 +59,14 @@ def overview(columns: Sequence[Column]) -> Iterator[str]:
     yield report_html.table("What was trained and evaluated.", names, rows)
 
 
-def training(runs: Sequence[Run], scratch: pathlib.Path) -> Iterator[str]:
+def training(runs: Sequence[RunRecord], scratch: pathlib.Path) -> Iterator[str]:
     """Curves, what training took, settings that differ."""
     path = scratch / "curves.png"
     if len(runs) == 1:
         curves = runs[0].curves
-        panels = [panel for panel in summary.PANELS if panel.labels.keys() & curves]
+        panels = [panel for panel in run_curves.PANELS if panel.labels.keys() & curves]
         if panels:
-            summary.draw_panels(path, [(panel, curves) for panel in panels])
+            run_curves.draw_panels(path, [(panel, curves) for panel in panels])
         caption = "Metrics of the training run over its steps."
     else:
         draw_runs(path, runs)
@@ -115,7 +120,7 @@ def results(
             yield _folded(f"{task} in detail", names, rest, caption)
 
 
-def of_run(run: Run, columns: Sequence[Column]) -> Iterator[str]:
+def of_run(run: RunRecord, columns: Sequence[Column]) -> Iterator[str]:
     """What a run has to itself: pictures, what was not evaluated, its settings."""
     for column in columns:
         left_out = column.results.get("left_out", {})
@@ -239,7 +244,7 @@ def _last_layer_cosine(column: Column) -> float | None:
     return float(curves["rotation"][-1, 1]) if "rotation" in curves else None
 
 
-def _regularized_layers(run: Run) -> tuple[int, ...]:
+def _regularized_layers(run: RunRecord) -> tuple[int, ...]:
     settings = run.settings or {}
     if settings.get("regularizer.name") != "ser":
         return ()
@@ -250,6 +255,6 @@ def _setting_row(name: str, values: Sequence[Any]) -> Row:
     return Row(name, [ABSENT if v is None else setting_text(v) for v in values])
 
 
-def _command(run: Run) -> str:
+def _command(run: RunRecord) -> str:
     path = shlex.quote(str(run.path))
     return f"python -m ser_jax.evaluate --checkpoint={path} --tasks=all"

@@ -8,6 +8,8 @@ import json
 import pathlib
 import zlib
 
+from ser_jax.storage.files import whole_file
+
 _NAME = "files.json"
 _CHUNK_BYTES = 1 << 24
 
@@ -18,9 +20,8 @@ def write_manifest(checkpoint: pathlib.Path) -> None:
     Args:
         checkpoint: Its directory.
     """
-    partial = checkpoint / f"{_NAME}.tmp"
-    partial.write_text(json.dumps(_describe(checkpoint)))
-    partial.rename(checkpoint / _NAME)
+    with whole_file(checkpoint / _NAME) as stream:
+        stream.write(json.dumps(_describe(checkpoint)).encode())
 
 
 def check_manifest(checkpoint: pathlib.Path) -> None:

@@ -2,16 +2,17 @@
 
 import json
 import math
-import os
-import pathlib
-import sys
 import time
-import types
 from collections.abc import Mapping
 from typing import Any
 
-from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+import numpy as np
+from etils import epath
+from tensorboardX import SummaryWriter
+
+from ser_jax.storage.files import PathLike, whole_file
+
+Curves = dict[str, np.ndarray]  # Metric to its finite (step, value) pairs, `[n, 2]`.
 
 _FILE_NAME = "metrics.jsonl"
 
@@ -25,7 +26,7 @@ class MetricWriter:
 
     def __init__(
         self,
-        workdir: str | os.PathLike[str],
+        workdir: PathLike,
         *,
         start_step: int = 0,
         is_primary: bool = True,
@@ -42,24 +43,24 @@ class MetricWriter:
         self._is_primary = is_primary
         if not is_primary:
             return
-        workdir = pathlib.Path(workdir)
-        workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / _FILE_NAME
+        folder = epath.Path(workdir)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / _FILE_NAME
         # A fresh start also forgets step 0, which an aborted run may have written.
         kept = [
             row for row in _read_rows(path) if row["step"] <= start_step and start_step
         ]
-        partial = path.with_suffix(".tmp")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        partial.replace(path)
+        with whole_file(path) as stream:
+            stream.write("".join(json.dumps(row) + "\n" for row in kept).encode())
         self._file = path.open("a", encoding="utf-8")
-        # In the presence of this module, tensorboard does without TensorFlow even where
-        # that is installed, and saves the seconds its import takes.
-        name = "tensorboard.compat.notf"
-        sys.modules.setdefault(name, types.ModuleType(name))
-        self._events = EventFileWriter(str(workdir), max_queue_size=1000, flush_secs=30)
-        restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._add_event(start_step + 1 if start_step else 0, session_log=restart)
+        self._events = SummaryWriter(
+            str(folder),
+            purge_step=start_step + 1 if start_step else 0,
+            max_queue=1000,
+            flush_secs=30,
+            # Its own name has the second alone: a quick restart would write over it.
+            filename_suffix=f".from_step_{start_step}",
+        )
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes one row.
@@ -76,7 +77,7 @@ class MetricWriter:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         for name, value in values.items():
-            self._add_value(step, tag=name, simple_value=value)
+            self._events.add_scalar(name, value, step)
 
     def write_text(self, name: str, text: str) -> None:
         """Writes one text for TensorBoard, at step 0.
@@ -87,12 +88,7 @@ class MetricWriter:
         """
         if not self._is_primary:
             return
-        plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name="text")
-        tensor = tensor_pb2.TensorProto(
-            dtype=types_pb2.DT_STRING, string_val=[text.encode()]
-        )
-        metadata = summary_pb2.SummaryMetadata(plugin_data=plugin)
-        self._add_value(0, tag=name, metadata=metadata, tensor=tensor)
+        self._events.add_text(name, text, 0)
 
     def close(self) -> None:
         """Writes what is still in memory and closes the files."""
@@ -100,16 +96,8 @@ class MetricWriter:
             self._file.close()
             self._events.close()
 
-    def _add_value(self, step: int, **fields: Any) -> None:
-        value = summary_pb2.Summary.Value(**fields)
-        self._add_event(step, summary=summary_pb2.Summary(value=[value]))
 
-    def _add_event(self, step: int, **fields: Any) -> None:
-        event = event_pb2.Event(wall_time=time.time(), step=step, **fields)
-        self._events.add_event(event)
-
-
-def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, float]]:
+def read_metrics(workdir: PathLike) -> list[dict[str, float]]:
     """Rows of a run's `metrics.jsonl`, also while it is being written.
 
     Args:
@@ -124,11 +112,28 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, float]]:
     """
     return [
         {name: math.nan if value is None else value for name, value in row.items()}
-        for row in _read_rows(pathlib.Path(workdir) / _FILE_NAME)
+        for row in _read_rows(epath.Path(workdir) / _FILE_NAME)
     ]
 
 
-def _read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+def read_curves(workdir: PathLike) -> Curves:
+    """A run's metrics by name, each as its finite `(step, value)` pairs, `[n, 2]`.
+
+    Args:
+        workdir: The run's directory.
+
+    Returns:
+        The curves; a metric that was never finite is absent.
+    """
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in read_metrics(workdir):
+        for name, value in row.items():
+            if math.isfinite(value):
+                points.setdefault(name, []).append((row["step"], value))
+    return {name: np.array(pairs) for name, pairs in points.items()}
+
+
+def _read_rows(path: epath.Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     # What follows the last line break is a row that a killed run did not finish.

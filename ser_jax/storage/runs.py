@@ -6,14 +6,15 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from ser_jax.storage import summary
+from ser_jax.storage.metrics import Curves, read_curves
+from ser_jax.storage.summary import read_summary
 from ser_jax.storage.tables import flatten
 
 _Source = TypeVar("_Source")
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunRecord:
     """What a run has left behind.
 
     Attributes:
@@ -26,7 +27,7 @@ class Run:
 
     name: str
     path: pathlib.Path
-    curves: summary.Curves
+    curves: Curves
     summary: dict[str, Any]
     settings: dict[str, Any] | None
 
@@ -41,7 +42,7 @@ class Run:
         return self.summary.get("steps") == self.last_step
 
 
-def read_runs(paths: Sequence[str]) -> list[Run]:
+def read_runs(paths: Sequence[str]) -> list[RunRecord]:
     """The runs in the order given, also those that have not ended.
 
     Args:
@@ -63,7 +64,7 @@ def read_runs(paths: Sequence[str]) -> list[Run]:
     ]
 
 
-def differing_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:
+def differing_settings(runs: Sequence[RunRecord]) -> dict[str, list[Any]]:
     """Settings that are not the same in all runs.
 
     Args:
@@ -112,7 +113,7 @@ def setting_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _read_run(name: str, path: pathlib.Path) -> Run:
+def _read_run(name: str, path: pathlib.Path) -> RunRecord:
     files = [path / "metrics.jsonl", path / "summary.json"]
     if not files[0].exists():
         found = [*path.glob("*/metrics.jsonl"), *path.glob("*/*/metrics.jsonl")]
@@ -123,10 +124,10 @@ def _read_run(name: str, path: pathlib.Path) -> Run:
             f"{path} is no run: it {what}. Give the --workdir of a run of "
             f"ser_jax.main.{hint}"
         )
-    ended = summary.read_summary(path) if files[1].exists() else {}
+    ended = read_summary(path) if files[1].exists() else {}
     config = ended.pop("config", None) or _saved_config(path)
     settings = None if config is None else flatten(config, ".")
-    return Run(name, path, summary.read_curves(path), ended, settings)
+    return RunRecord(name, path, read_curves(path), ended, settings)
 
 
 def _saved_config(path: pathlib.Path) -> dict[str, Any] | None:

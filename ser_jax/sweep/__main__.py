@@ -17,7 +17,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ser_jax.config import flags as command_line
-from ser_jax.storage import summary
+from ser_jax.storage.summary import read_summary
 from ser_jax.sweep.grid import expand, parse_grid
 from ser_jax.sweep.report import collect, write_report
 from ser_jax.sweep.runner import Interrupt, run_all
@@ -82,7 +82,7 @@ def sweep(
     with Interrupt() as interrupt:
         failures = run_all(todo, interrupt)
     ended = [run for run in runs if run.is_finished()]
-    devices = {summary.read_summary(run.workdir)["device"] for run in ended}
+    devices = {read_summary(run.workdir)["device"] for run in ended}
     about = {
         "command": command,
         "date": datetime.date.today().isoformat(),

@@ -15,7 +15,7 @@ from ser_jax.config.differences import differences
 from ser_jax.config.flags import explain
 from ser_jax.data.sources import open_source
 from ser_jax.methods.objectives import OBJECTIVES
-from ser_jax.storage import summary
+from ser_jax.storage.summary import read_summary
 from ser_jax.train.experiment import build
 
 PRESET = "preset"  # the axis that changes the config's name, not one of its settings
@@ -24,7 +24,7 @@ Axes = dict[str, tuple[str, ...]]  # Key to values, as written.
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class SweepRun:
     """One run of a sweep.
 
     Attributes:
@@ -53,7 +53,7 @@ class Run:
         """
         if not (self.workdir / "summary.json").exists():
             return False
-        ended = summary.read_summary(self.workdir)
+        ended = read_summary(self.workdir)
         changed = differences(ended["config"], self.config)
         if ended["steps"] > self.stop_step:
             changed.append(f"steps: {ended['steps']} -> {self.stop_step}")
@@ -103,7 +103,7 @@ def expand(
     seeds: Sequence[int],
     workdir: pathlib.Path,
     overrides: Sequence[str] = (),
-) -> list[Run]:
+) -> list[SweepRun]:
     """Every run of a sweep, cell by cell, its config read and built once to check it.
 
     Args:
@@ -120,7 +120,7 @@ def expand(
         ValueError: If a cell's config is refused, naming the cell; or two cells would
             share a folder.
     """
-    runs: list[Run] = []
+    runs: list[SweepRun] = []
     for values in itertools.product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
         cell = ",".join(f"{key}={value}" for key, value in settings.items()) or "base"
@@ -140,7 +140,7 @@ def expand(
         except (ValueError, OSError) as error:
             raise ValueError(f"cell {cell}: {error}") from error
         runs += [
-            Run(
+            SweepRun(
                 cell,
                 settings,
                 seed,

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from ser_jax.storage import summary
+from ser_jax.evaluate.pictures import figures
+from ser_jax.storage.files import write_json, write_text
+from ser_jax.storage.metrics import read_curves
+from ser_jax.storage.summary import read_summary
 from ser_jax.storage.tables import flatten, table, to_text
-from ser_jax.sweep.grid import Run
+from ser_jax.sweep.grid import SweepRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +59,7 @@ def t_interval(values: Sequence[float]) -> tuple[float | None, float | None]:
     return float(np.mean(values)), float(stats.t.ppf(0.975, n - 1) * error)
 
 
-def collect(runs: Sequence[Run], metric: str) -> list[CellResult]:
+def collect(runs: Sequence[SweepRun], metric: str) -> list[CellResult]:
     """A metric of every cell, from the runs that have ended.
 
     Args:
@@ -124,11 +127,9 @@ def write_report(
     if any(len(result.values) == 1 for result in results):
         lines.append("- one run has no interval: give three seeds or more")
     text = "\n".join([*lines, "", table([head, *rows])])
-    summary.write_text(folder / "sweep.md", text)
+    write_text(folder / "sweep.md", text)
     cells = [dataclasses.asdict(result) for result in results]
-    summary.write_json(
-        folder / "sweep.json", {**about, "metric": metric, "cells": cells}
-    )
+    write_json(folder / "sweep.json", {**about, "metric": metric, "cells": cells})
     if any(result.values for result in results):
         _plot(folder / "sweep.png", results, metric)
     return text
@@ -136,8 +137,8 @@ def write_report(
 
 def _final_values(workdir: pathlib.Path) -> dict[str, float]:
     """The numbers a run ended with, by name: its last metrics and its summary."""
-    curves = summary.read_curves(workdir)
-    ended = summary.read_summary(workdir)
+    curves = read_curves(workdir)
+    ended = read_summary(workdir)
     ended.pop("config")
     return {name: float(curve[-1, 1]) for name, curve in curves.items()} | {
         name: float(value)
@@ -177,9 +178,7 @@ def _plot(path: pathlib.Path, results: Sequence[CellResult], metric: str) -> Non
     ax.grid(color="0.9", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-    partial = path.with_suffix(".tmp")
-    figure.savefig(partial, format="png", dpi=130)
-    partial.replace(path)
+    figures.save(figure, path)
 
 
 def _numeric_axis(results: Sequence[CellResult]) -> list[float] | None:

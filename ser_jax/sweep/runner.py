@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self, TextIO
 
 from ser_jax.storage.metrics import read_metrics
-from ser_jax.sweep.grid import Run
+from ser_jax.sweep.grid import SweepRun
 from ser_jax.train.progress import format_duration
 
 _PROGRAM = (sys.executable, "-m", "ser_jax.main")
@@ -62,7 +62,7 @@ class SweepProgress:
 
     def __init__(
         self,
-        runs: Sequence[Run],
+        runs: Sequence[SweepRun],
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
@@ -82,7 +82,7 @@ class SweepProgress:
         self._last_line_s = -float("inf")
         self._is_terminal = self._stream.isatty()
 
-    def update(self, run: Run) -> None:
+    def update(self, run: SweepRun) -> None:
         """Looks at how far a run is, and writes a line if one is due.
 
         Args:
@@ -94,7 +94,7 @@ class SweepProgress:
             self._last_line_s = now
             self._write(self._line(run, now - self._started))
 
-    def give_up(self, run: Run, why: str) -> None:
+    def give_up(self, run: SweepRun, why: str) -> None:
         """Counts a run's steps no more, and says why.
 
         Args:
@@ -110,7 +110,7 @@ class SweepProgress:
         if self._is_terminal:
             self._stream.write("\n")
 
-    def _line(self, run: Run, elapsed_s: float) -> str:
+    def _line(self, run: SweepRun, elapsed_s: float) -> str:
         steps = self._steps[run.workdir]
         line = (
             f"run {self._runs.index(run) + 1}/{len(self._runs)}: {run.cell} seed "
@@ -128,7 +128,7 @@ class SweepProgress:
         self._stream.flush()
 
 
-def run_all(runs: Sequence[Run], interrupt: Interrupt) -> list[str]:
+def run_all(runs: Sequence[SweepRun], interrupt: Interrupt) -> list[str]:
     """Runs one after the other, each a process of `ser_jax.main`.
 
     Args:
@@ -151,7 +151,7 @@ def run_all(runs: Sequence[Run], interrupt: Interrupt) -> list[str]:
     return failures
 
 
-def _run(run: Run, interrupt: Interrupt, progress: SweepProgress) -> str | None:
+def _run(run: SweepRun, interrupt: Interrupt, progress: SweepProgress) -> str | None:
     """Runs one to its end; what went wrong, if something did."""
     run.workdir.mkdir(parents=True, exist_ok=True)
     log = run.workdir / "output.txt"
@@ -183,6 +183,6 @@ def _run(run: Run, interrupt: Interrupt, progress: SweepProgress) -> str | None:
     return f"{message} (see {log})"
 
 
-def _last_step(run: Run) -> int:
+def _last_step(run: SweepRun) -> int:
     rows = read_metrics(run.workdir)
     return int(rows[-1]["step"]) if rows else 0

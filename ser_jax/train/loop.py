@@ -16,6 +16,7 @@ from ser_jax.data.host_transforms import CentreCrop, RandomCrops
 from ser_jax.data.loader import train_loader
 from ser_jax.data.sources import Source, open_source
 from ser_jax.evaluate.probe import make_online_knn
+from ser_jax.report.curves import plot_curves
 from ser_jax.storage import summary as summary_lib
 from ser_jax.storage.checkpoint import Checkpointer
 from ser_jax.storage.metrics import MetricWriter, read_metrics
@@ -278,7 +279,7 @@ def _summarise(
         "accounting": account(experiment),
     }
     summary_lib.write_summary(workdir, summary, experiment.config.to_dict())
-    curves = summary_lib.plot_curves(workdir)
+    curves = plot_curves(workdir)
     print(summary_lib.final_table(summary))
     print(f"\nCurves: {curves}\nMetrics, checkpoints, summary: {workdir}")
     return summary

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ser_jax.data.prepare import __main__ as prepare
+from ser_jax.data.prepare import prepare
 
 RNG = np.random.default_rng(0)
 

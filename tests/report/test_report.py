@@ -13,7 +13,7 @@ from matplotlib import image as png
 from ser_jax.report import __main__ as report
 from ser_jax.report import page as report_html
 from ser_jax.report import results as report_results
-from ser_jax.storage import summary
+from ser_jax.storage import files, summary
 from ser_jax.storage.metrics import MetricWriter
 from ser_jax.storage.runs import read_runs
 
@@ -54,7 +54,7 @@ def write_results(path, tasks, step=3, encoder="online"):
     folder = path / "eval" / f"{step}-{encoder}"
     folder.mkdir(parents=True)
     about = {"step": step, "encoder": encoder, "date": "2026-11-22"}
-    summary.write_json(folder / "results.json", about | {"tasks": tasks})
+    files.write_json(folder / "results.json", about | {"tasks": tasks})
     png.imsave(folder / "attention.png", np.zeros((4, 4)))
     return folder
 
@@ -172,7 +172,7 @@ def test_text_is_escaped(tmp_path):
     folder = write_results(path, found)
     (folder / "attention.png").rename(folder / '"><script>.png')
     found["pictures"] = {"attention": '"><script>.png'}
-    summary.write_json(folder / "results.json", {"tasks": found})
+    files.write_json(folder / "results.json", {"tasks": found})
     text, page = read([str(path)], tmp_path)
     assert not {tag for tag, _ in page.tags} & {"b", "i", "script"}
     assert ["<i>note", "a < b & c"] in page.table("k-NN on")
@@ -199,7 +199,7 @@ def test_what_is_missing_is_named(tmp_path):
     (folder / "attention.png").unlink()
     results = json.loads((folder / "results.json").read_text())
     results["left_out"] = {"shifted": "no set is prepared."}
-    summary.write_json(folder / "results.json", results)
+    files.write_json(folder / "results.json", results)
     text = "".join(read([str(done)], tmp_path)[1].text)
     assert "attention.png is not there. Run python -m ser_jax.evaluate" in text
     assert "done, shifted left out: no set is prepared." in text

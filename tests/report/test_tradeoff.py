@@ -2,8 +2,8 @@
 
 from matplotlib.colors import to_hex
 
+from ser_jax.evaluate.pictures.figures import COLORS
 from ser_jax.report.pictures.tradeoff import Tradeoff, tradeoff_picture
-from ser_jax.storage.summary import COLORS
 
 
 def test_tradeoff_picture(tmp_path, figures):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ser_jax.storage.checksum import _checksum, leaf_checksums
+from ser_jax.storage.record import _checksum, leaf_checksums
 
 
 def checksum(array):

@@ -58,7 +58,7 @@ def test_resuming_drops_what_will_be_written_again(tmp_path):
     write(tmp_path, [3, 4, 5], start_step=2)
     assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
     assert [e.step for e in events(tmp_path).Scalars("loss")] == [1, 2, 3, 4, 5]
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob(".*.partial"))
 
 
 def test_a_broken_line_is_named(tmp_path):
@@ -77,7 +77,7 @@ def test_text_reaches_tensorboard(tmp_path):
     writer = MetricWriter(tmp_path)
     writer.write_text("config", "lr: 0.1")
     writer.close()
-    (event,) = events(tmp_path).Tensors("config")
+    (event,) = events(tmp_path).Tensors("config/text_summary")
     assert event.tensor_proto.string_val == [b"lr: 0.1"]
 
 

@@ -19,6 +19,7 @@ from ser_jax.evaluate.run import TrainedRun
 from ser_jax.evaluate.task import Options
 from ser_jax.methods.objectives.base import mean_std
 from ser_jax.models.vit import ViT
+from ser_jax.storage.files import whole_file
 
 _KNN_NEIGHBORS = (10, 20, 100, 200)
 _LEAST_STEPS_PER_EPOCH = 40
@@ -192,13 +193,10 @@ def _head_key(run: TrainedRun, options: Options) -> str:
 def _write_head(run: TrainedRun, options: Options, found: LinearProbeResult) -> None:
     if jax.process_index():
         return
-    path = _head_path(run, options)
-    partial = path.with_suffix(".tmp")
-    with partial.open("wb") as file:
+    with whole_file(_head_path(run, options)) as file:
         np.savez(
             file,
             key=_head_key(run, options),
             feature=found.best.feature,
             **found.head._asdict(),
         )
-    partial.replace(path)

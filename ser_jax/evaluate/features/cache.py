@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ser_jax.storage.summary import write_json
+from ser_jax.storage.files import write_json
 
 Compute = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
 

@@ -1,12 +1,19 @@
 """What all pictures share: colours, panels without axes, files."""
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from ser_jax.storage.files import PathLike, whole_file
+
+COLORS = (  # Of runs, in order, in all pictures.
+    *("#1b4f8a", "#d1603d", "#3a8f5c", "#8757a0"),
+    *("#c79a1d", "#4fa6b8", "#a8455f", "#666666"),
+)
 
 
 def panels(
@@ -61,7 +68,7 @@ def tidy(ax: Axes, title: str) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
+def save(figure: Figure, path: PathLike) -> epath.Path:
     """Path of a figure as a PNG file.
 
     Args:
@@ -71,6 +78,6 @@ def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
     Returns:
         The path.
     """
-    partial = path.with_suffix(".tmp")
-    figure.savefig(partial, format="png", dpi=130)
-    return partial.replace(path)
+    with whole_file(path) as stream:
+        figure.savefig(stream, format="png", dpi=130)
+    return epath.Path(path)

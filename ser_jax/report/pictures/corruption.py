@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import ticker
 
 from ser_jax.evaluate.pictures import figures
-from ser_jax.storage.summary import COLORS
+from ser_jax.evaluate.pictures.figures import COLORS
 
 
 def corruption_picture(

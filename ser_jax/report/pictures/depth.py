@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import ticker
 
 from ser_jax.evaluate.pictures import figures
-from ser_jax.storage.summary import COLORS
+from ser_jax.evaluate.pictures.figures import COLORS
 
 # One layer's results: name of a transform, as "rotation/90", -> metric -> value.
 Layers = Mapping[str, Mapping[str, Mapping[str, Any]]]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ser_jax.evaluate.pictures import figures
-from ser_jax.storage.summary import COLORS
+from ser_jax.evaluate.pictures.figures import COLORS
 
 
 class Tradeoff(NamedTuple):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ser_jax.data import sources
 from ser_jax.data.host_transforms import decode_image
-from ser_jax.data.prepare import __main__ as prepare
+from ser_jax.data.prepare import prepare
 from ser_jax.data.prepare.image_set import PrepareError
 
 

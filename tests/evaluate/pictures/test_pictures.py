@@ -9,6 +9,7 @@ import pytest
 from matplotlib import image as png
 from matplotlib.colors import to_hex
 
+from ser_jax.evaluate.pictures.figures import COLORS
 from ser_jax.evaluate.pictures.patches import (
     TokenColors,
     attention_picture,
@@ -23,7 +24,6 @@ from ser_jax.geometry.action import canvas_to_slots, slot_cells
 from ser_jax.models.outputs import EncoderOutput, TokenGrid
 from ser_jax.report.pictures.corruption import corruption_picture
 from ser_jax.report.pictures.depth import DepthCurves, depth_picture, kind_curves
-from ser_jax.storage.summary import COLORS
 
 PATCH = 4
 

@@ -1,0 +1,100 @@
+"""Files that are there whole or not at all, and what a path is.
+
+Every file that a program replaces is written through here, so there is one spelling of
+what a killed one leaves behind: `.NAME.partial`, which nothing reads.
+"""
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+from etils import epath
+
+PathLike = str | os.PathLike[str]
+
+
+def as_path(path: PathLike) -> epath.Path:
+    """The absolute path that a user means.
+
+    Args:
+        path: What was given, "~" allowed.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If it names a bucket.
+    """
+    scheme, separator, _ = os.fspath(path).partition("://")
+    if separator:
+        raise ValueError(
+            f"expected a path of this machine's file system, got {os.fspath(path)!r}: "
+            f"{scheme}:// is not supported yet. Mount the bucket and give its folder."
+        )
+    return epath.Path(os.path.abspath(os.path.expanduser(path)))
+
+
+@contextlib.contextmanager
+def whole_file(path: PathLike) -> Iterator[IO[bytes]]:
+    """A binary stream that becomes the file when the block ends without an error.
+
+    Args:
+        path: The file; replaced as a whole.
+
+    Yields:
+        The stream.
+    """
+    target = epath.Path(path)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with partial.open("wb") as stream:
+            yield stream
+        partial.replace(target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: PathLike, text: str) -> epath.Path:
+    """Path of a text file.
+
+    Args:
+        path: The file; replaced as a whole.
+        text: Its content; a line break is added.
+
+    Returns:
+        The path.
+    """
+    with whole_file(path) as stream:
+        stream.write(f"{text}\n".encode())
+    return epath.Path(path)
+
+
+def write_json(path: PathLike, content: Mapping[str, Any]) -> epath.Path:
+    """Path of a JSON file.
+
+    Args:
+        path: The file; replaced as a whole.
+        content: Name to number, text, or mappings and lists of these. NaN and infinity,
+            which JSON lacks, become null.
+
+    Returns:
+        The path.
+    """
+    return write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: no arrays of one number, no NaN, no infinity."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "item"):  # A NumPy or JAX scalar.
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
