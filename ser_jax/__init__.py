@@ -1,3 +1,50 @@
-"""Soft equivariance regularization for self-supervised vision, in JAX and Flax."""
+"""Soft equivariance regularization for self-supervised vision, in JAX and Flax.
+
+    summary = ser_jax.train(config, "RUN")      # as `python -m ser_jax.main` does
+    features = ser_jax.load("RUN")(images)      # [b, h, w, 3] uint8 -> [b, d] float32
+    run = ser_jax.open_run("RUN")
+    ser_jax.evaluate(run, ["knn", "health"])
+    ser_jax.report(["RUN"])
+
+Each imports what it needs when it is called; none needs command-line flags.
+`ser_jax.train`, `evaluate` and `report` are folders, too: `ser_jax.train.step`.
+"""
+
+import importlib
+import types
+from typing import Any
+
+from ser_jax import evaluate, report, train  # Their files hold one line: nothing loads.
 
 __version__ = "0.1.0"
+__all__ = ["evaluate", "load", "open_run", "report", "train"]
+
+_HOMES = {
+    "train": "ser_jax.train.loop",
+    "evaluate": "ser_jax.evaluate.__main__",
+    "report": "ser_jax.report.__main__",
+    "open_run": "ser_jax.evaluate.open",
+    "load": "ser_jax.evaluate.open",
+}
+
+
+def _public(name: str) -> Any:
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+class _Folder(types.ModuleType):
+    """A folder that can be called: it is named after its main function."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _public(self.__name__.rpartition(".")[2])(*args, **kwargs)
+
+
+for _folder in (train, evaluate, report):
+    _folder.__class__ = _Folder
+
+
+def __getattr__(name: str) -> Any:
+    """The functions that share their name with no folder."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ser_jax' has no attribute {name!r}")
+    return _public(name)

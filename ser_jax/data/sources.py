@@ -4,12 +4,14 @@ import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any, Self, SupportsIndex
 
 import numpy as np
+from etils import epath
+
+from ser_jax.storage.files import as_path
 
 _PREPARE_FLAGS = {
     "imagenet2012": (
@@ -111,7 +113,7 @@ def open_source(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sour
     """
     import tensorflow_datasets as tfds  # 0.4 s; worker processes may not need it
 
-    root = pathlib.Path(data_dir).expanduser()
+    root = as_path(data_dir)
     directory = _find(name, root)
     if directory is None and name == "digits":
         _write_digits(root)
@@ -169,7 +171,7 @@ def open_source(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sour
     )
 
 
-def _find(name: str, root: pathlib.Path) -> pathlib.Path | None:
+def _find(name: str, root: epath.Path) -> epath.Path | None:
     """Folder of the data set's newest version, or of the one asked for."""
     base, _, version = name.partition(":")
     found = [
@@ -180,7 +182,7 @@ def _find(name: str, root: pathlib.Path) -> pathlib.Path | None:
     return max(found, key=lambda d: [int(n) for n in d.name.split(".")], default=None)
 
 
-def _not_prepared(name: str, root: pathlib.Path) -> str:
+def _not_prepared(name: str, root: epath.Path) -> str:
     infos = [*root.glob("*/*/dataset_info.json"), *root.glob("*/*/*/dataset_info.json")]
     prepared = sorted(
         f"{i.parents[1].relative_to(root)}:{i.parent.name}" for i in infos
@@ -194,7 +196,7 @@ def _not_prepared(name: str, root: pathlib.Path) -> str:
     )
 
 
-def _write_digits(root: pathlib.Path) -> None:
+def _write_digits(root: epath.Path) -> None:
     """scikit-learn's 1797 handwritten digits, 8 x 8 px: 1500 to train, 297 to test."""
     import tensorflow_datasets as tfds
     from sklearn import datasets

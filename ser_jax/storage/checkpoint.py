@@ -11,7 +11,6 @@ import contextlib
 import datetime
 import logging
 import math
-import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
@@ -22,8 +21,9 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from ser_jax.storage.files import PathLike, as_path
 from ser_jax.storage.manifest import check_manifest, write_manifest
-from ser_jax.storage.reader import PathLike, read_arrays, read_meta
+from ser_jax.storage.reader import read_arrays, read_meta
 from ser_jax.storage.record import CheckpointMismatchError, Record, check_shardings
 
 _logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Checkpointer:
         Raises:
             OSError: If the directory cannot be written to.
         """
-        self._directory = pathlib.Path(directory).resolve()
+        self._directory = as_path(directory)
         self._best_metric = best_metric
         self._policies: list[checkpoint_managers.PreservationPolicy] = [
             checkpoint_managers.LatestN(keep_latest)

@@ -5,8 +5,9 @@ notices those that do not yet: a byte in a part of a file that nothing points to
 """
 
 import json
-import pathlib
 import zlib
+
+from etils import epath
 
 from ser_jax.storage.files import whole_file
 
@@ -14,7 +15,7 @@ _NAME = "files.json"
 _CHUNK_BYTES = 1 << 24
 
 
-def write_manifest(checkpoint: pathlib.Path) -> None:
+def write_manifest(checkpoint: epath.Path) -> None:
     """Writes size and CRC-32 of every file of a complete checkpoint beside them.
 
     Args:
@@ -24,7 +25,7 @@ def write_manifest(checkpoint: pathlib.Path) -> None:
         stream.write(json.dumps(_describe(checkpoint)).encode())
 
 
-def check_manifest(checkpoint: pathlib.Path) -> None:
+def check_manifest(checkpoint: epath.Path) -> None:
     """Returns if every listed file is as it was.
 
     Args:
@@ -44,17 +45,17 @@ def check_manifest(checkpoint: pathlib.Path) -> None:
             )
 
 
-def _describe(checkpoint: pathlib.Path) -> dict[str, list[int]]:
+def _describe(checkpoint: epath.Path) -> dict[str, list[int]]:
     files = (
-        file
+        folder / name
         for item in ("state", "meta")
-        for file in (checkpoint / item).rglob("*")
-        if file.is_file()
+        for folder, _, names in (checkpoint / item).walk()
+        for name in names
     )
     return {str(file.relative_to(checkpoint)): _size_and_crc32(file) for file in files}
 
 
-def _size_and_crc32(file: pathlib.Path) -> list[int]:
+def _size_and_crc32(file: epath.Path) -> list[int]:
     size, crc = 0, 0
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):

@@ -3,17 +3,15 @@
 import contextlib
 import functools
 import json
-import os
-import pathlib
 import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import orbax.checkpoint as ocp
+from etils import epath
 
+from ser_jax.storage.files import PathLike, as_path
 from ser_jax.storage.record import Record, check_shardings
-
-PathLike = str | os.PathLike[str]
 
 
 def read_meta(directory: PathLike, step: int | None = None) -> dict[str, Any]:
@@ -85,7 +83,7 @@ def load_subtree(
     return functools.reduce(lambda tree, key: tree[key], keys, restored)
 
 
-def read_arrays(path: pathlib.Path, abstract_tree: Any) -> Any:
+def read_arrays(path: epath.Path, abstract_tree: Any) -> Any:
     """The leaves of `abstract_tree` out of a checkpoint's `state`, unverified.
 
     Uses Orbax's handler itself: its checkpointer adds a barrier, at which the other
@@ -100,11 +98,11 @@ def read_arrays(path: pathlib.Path, abstract_tree: Any) -> Any:
         return handler.restore(path, args=args)
 
 
-def _step_path(directory: PathLike, step: int | None) -> pathlib.Path:
-    directory = pathlib.Path(directory).resolve()
-    found = ocp.path.step.standard_name_format().find_all(directory)
+def _step_path(directory: PathLike, step: int | None) -> epath.Path:
+    root = as_path(directory)
+    found = ocp.path.step.standard_name_format().find_all(root)
     steps = sorted(checkpoint.step for checkpoint in found)
     if not steps or step not in (None, *steps):
         wanted = "a checkpoint" if step is None else f"step {step}"
-        raise FileNotFoundError(f"expected {wanted} in {directory}, found {steps}")
-    return directory / str(steps[-1] if step is None else step)
+        raise FileNotFoundError(f"expected {wanted} in {root}, found {steps}")
+    return root / str(steps[-1] if step is None else step)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 import zlib
 from typing import Any, Self
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 _NUM_SHOWN = 5
 
@@ -41,7 +41,7 @@ class Record:
         return cls(meta, floats, _specs(state), leaf_checksums(state))
 
     @classmethod
-    def read(cls, directory: pathlib.Path) -> Self:
+    def read(cls, directory: epath.Path) -> Self:
         """The record stored in a checkpoint's `meta` directory.
 
         Raises:

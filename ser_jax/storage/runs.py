@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from etils import epath
+
+from ser_jax.storage.files import as_path
 from ser_jax.storage.metrics import Curves, read_curves
 from ser_jax.storage.summary import read_summary
 from ser_jax.storage.tables import flatten
@@ -26,7 +28,7 @@ class RunRecord:
     """
 
     name: str
-    path: pathlib.Path
+    path: epath.Path
     curves: Curves
     summary: dict[str, Any]
     settings: dict[str, Any] | None
@@ -54,7 +56,7 @@ def read_runs(paths: Sequence[str]) -> list[RunRecord]:
     Raises:
         ValueError: If one is given twice, or one is no run.
     """
-    resolved = [pathlib.Path(path).expanduser().resolve() for path in paths]
+    resolved = [as_path(path).resolve() for path in paths]
     for path in resolved:
         if resolved.count(path) > 1:
             raise ValueError(f"{path} is given twice; name each run once.")
@@ -113,7 +115,7 @@ def setting_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _read_run(name: str, path: pathlib.Path) -> RunRecord:
+def _read_run(name: str, path: epath.Path) -> RunRecord:
     files = [path / "metrics.jsonl", path / "summary.json"]
     if not files[0].exists():
         found = [*path.glob("*/metrics.jsonl"), *path.glob("*/*/metrics.jsonl")]
@@ -130,7 +132,7 @@ def _read_run(name: str, path: pathlib.Path) -> RunRecord:
     return RunRecord(name, path, read_curves(path), ended, settings)
 
 
-def _saved_config(path: pathlib.Path) -> dict[str, Any] | None:
+def _saved_config(path: epath.Path) -> dict[str, Any] | None:
     """The config in a run's newest checkpoint, if it has one that can be read."""
     from ser_jax.storage.reader import read_meta  # Slow to import, seldom needed.
 
@@ -139,7 +141,7 @@ def _saved_config(path: pathlib.Path) -> dict[str, Any] | None:
     return None
 
 
-def _names(paths: Sequence[pathlib.Path]) -> list[str]:
+def _names(paths: Sequence[epath.Path]) -> list[str]:
     """Shortest ends of the paths that tell them apart."""
     for length in range(1, max(len(path.parts) for path in paths) + 1):
         names = ["/".join(path.parts[-length:]) for path in paths]

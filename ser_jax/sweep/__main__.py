@@ -7,7 +7,6 @@ the seeds. The same command goes on where a stopped sweep left off.
 
 import datetime
 import functools
-import pathlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ser_jax.config import flags as command_line
+from ser_jax.storage.files import as_path
 from ser_jax.storage.summary import read_summary
 from ser_jax.sweep.grid import expand, parse_grid
 from ser_jax.sweep.report import collect, write_report
@@ -67,7 +67,7 @@ def sweep(
         InterruptedError: After the report, if a signal ended the sweep.
         ChildProcessError: After the report, if a run failed.
     """
-    folder = pathlib.Path(workdir).expanduser().absolute()
+    folder = as_path(workdir)
     if len(set(seeds)) < max(1, len(seeds)):
         raise ValueError(f"--seeds: expected different numbers, got {list(seeds)}.")
     runs = expand(config_file, parse_grid(grid), seeds, folder, overrides)

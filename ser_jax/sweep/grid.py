@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 import itertools
-import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
+from etils import epath
 from ml_collections import config_flags
 
 from ser_jax.config.differences import differences
@@ -40,7 +40,7 @@ class SweepRun:
     cell: str
     settings: dict[str, str]
     seed: int
-    workdir: pathlib.Path
+    workdir: epath.Path
     arguments: tuple[str, ...]
     config: dict[str, Any]
     stop_step: int
@@ -101,7 +101,7 @@ def expand(
     config_file: str,
     axes: Axes,
     seeds: Sequence[int],
-    workdir: pathlib.Path,
+    workdir: epath.Path,
     overrides: Sequence[str] = (),
 ) -> list[SweepRun]:
     """Every run of a sweep, cell by cell, its config read and built once to check it.

@@ -2,11 +2,11 @@
 
 import dataclasses
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from etils import epath
 from scipy import stats
 
 from ser_jax.evaluate.pictures import figures
@@ -94,7 +94,7 @@ def collect(runs: Sequence[SweepRun], metric: str) -> list[CellResult]:
 
 
 def write_report(
-    folder: pathlib.Path,
+    folder: epath.Path,
     results: Sequence[CellResult],
     metric: str,
     about: Mapping[str, str],
@@ -135,7 +135,7 @@ def write_report(
     return text
 
 
-def _final_values(workdir: pathlib.Path) -> dict[str, float]:
+def _final_values(workdir: epath.Path) -> dict[str, float]:
     """The numbers a run ended with, by name: its last metrics and its summary."""
     curves = read_curves(workdir)
     ended = read_summary(workdir)
@@ -154,7 +154,7 @@ def _interval_text(result: CellResult) -> str:
     return f"{to_text(low)} to {to_text(high)}"
 
 
-def _plot(path: pathlib.Path, results: Sequence[CellResult], metric: str) -> None:
+def _plot(path: epath.Path, results: Sequence[CellResult], metric: str) -> None:
     """Means with intervals, and each run as a small dot."""
     from matplotlib.figure import Figure  # Slow to import, and needed once.
 

@@ -176,7 +176,7 @@ def _run(run: SweepRun, interrupt: Interrupt, progress: SweepProgress) -> str | 
     progress.update(run)
     if interrupt.received or (process.returncode == 0 and run.is_finished()):
         return None
-    text = log.read_text(errors="replace").strip()
+    text = log.read_bytes().decode(errors="replace").strip()
     message = text.rpartition("ser_jax: error: ")[2].partition("\n(--traceback")[0]
     if message == text:  # no message of ours: how a traceback ends
         message = text.rpartition("\n")[2] or f"exit status {process.returncode}"

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 from helpers.checkpoints import (
     abstract,
     assert_same,
@@ -133,16 +134,16 @@ def test_a_changed_byte_is_noticed_in_every_file(tmp_path):
         changed[len(changed) // 2] ^= 1
         file.write_bytes(changed)
         with pytest.raises(ValueError, match=f"{file.name} changed on disk"):
-            check_manifest(tmp_path / "1")
+            check_manifest(epath.Path(tmp_path / "1"))
         file.write_bytes(intact)
-        check_manifest(tmp_path / "1")
+        check_manifest(epath.Path(tmp_path / "1"))
 
 
 def test_a_changed_value_is_named(tmp_path, caplog):
     """Even if the list of files vouches for it."""
     save_steps(tmp_path, [1, 2])
     flip_byte(tmp_path / "2")
-    write_manifest(tmp_path / "2")
+    write_manifest(epath.Path(tmp_path / "2"))
     with Checkpointer(tmp_path) as checkpointer:
         checkpointer.restore(abstract(make_state()))
     assert "values changed on disk: params/encoder/kernel" in caplog.text

@@ -14,12 +14,13 @@ import zlib
 from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
+from etils import epath
 
 from ser_jax.data.prepare.image_set import ImageSet, ImageSplit, Item, PrepareError
 
 
 @contextlib.contextmanager
-def open_tar(path: pathlib.Path) -> Iterator[tarfile.TarFile]:
+def open_tar(path: epath.Path) -> Iterator[tarfile.TarFile]:
     """The archive, open to read; damage met in the `with` block names the archive.
 
     Args:
@@ -38,9 +39,7 @@ def open_tar(path: pathlib.Path) -> Iterator[tarfile.TarFile]:
         raise PrepareError(f"{path} is damaged ({error}); get it again") from error
 
 
-def read_imagenet(
-    train_tar: pathlib.Path | None, val_tar: pathlib.Path | None
-) -> ImageSet:
+def read_imagenet(train_tar: epath.Path | None, val_tar: epath.Path | None) -> ImageSet:
     """ImageNet (ILSVRC 2012) as TFDS's `imagenet2012`.
 
     The tars are streamed, never unpacked. Validation labels are the list TFDS ships.
@@ -58,16 +57,16 @@ def read_imagenet(
     if train_tar:
         wnids = set(builder.info.features["label"].names)
         items = _train_items(train_tar, wnids)
-        splits["train"] = ImageSplit(items, train_tar.stat().st_size)
+        splits["train"] = ImageSplit(items, train_tar.stat().length)
     if val_tar:
         path = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt")
         items = _val_items(val_tar, path.read_text().split())
-        splits["validation"] = ImageSplit(items, val_tar.stat().st_size)
+        splits["validation"] = ImageSplit(items, val_tar.stat().length)
     return ImageSet(builder.name, str(builder.version), builder.info.features, splits)
 
 
-def _train_items(path: pathlib.Path, wnids: set[str]) -> Iterator[Item]:
-    num_bytes = path.stat().st_size
+def _train_items(path: epath.Path, wnids: set[str]) -> Iterator[Item]:
+    num_bytes = path.stat().length
     with open_tar(path) as outer:
         for class_tar in filter(tarfile.TarInfo.isfile, outer):
             wnid = pathlib.PurePath(class_tar.name).stem
@@ -84,8 +83,8 @@ def _train_items(path: pathlib.Path, wnids: set[str]) -> Iterator[Item]:
                     yield _item(inner, member, wnid, offset / num_bytes)
 
 
-def _val_items(path: pathlib.Path, labels: list[str]) -> Iterator[Item]:
-    num_bytes = path.stat().st_size
+def _val_items(path: epath.Path, labels: list[str]) -> Iterator[Item]:
+    num_bytes = path.stat().length
     with open_tar(path) as archive:
         for member in filter(tarfile.TarInfo.isfile, archive):
             number = re.search(r"ILSVRC2012_val_(\d{8})\.JPEG$", member.name)

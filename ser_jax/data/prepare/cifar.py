@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from etils import epath
 
 from ser_jax.data.prepare.archives import open_tar
 from ser_jax.data.prepare.image_set import ImageSet, ImageSplit, Item, PrepareError
@@ -36,7 +37,7 @@ _BATCHES = {
 Labels = dict[str, Sequence[int]]
 
 
-def read_cifar(path: pathlib.Path) -> ImageSet:
+def read_cifar(path: epath.Path) -> ImageSet:
     """CIFAR-10 or CIFAR-100 as TFDS's `cifar10` or `cifar100`, images as PNG.
 
     Args:

@@ -1,11 +1,11 @@
 """Any folder of images as a data set."""
 
 import os
-import pathlib
 import re
 from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
+from etils import epath
 
 from ser_jax.data.prepare.image_set import ImageSet, ImageSplit, Item, PrepareError
 
@@ -13,7 +13,7 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _SPLIT_FOLDERS = {"train", "test", "val", "validation"}
 
 
-def read_folder(folder: pathlib.Path, name: str) -> ImageSet:
+def read_folder(folder: epath.Path, name: str) -> ImageSet:
     """The JPEG, PNG and WebP files under a folder, however deep.
 
     If they all lie in sub-folders `train`, `test`, `val` or `validation`, those are the
@@ -49,7 +49,7 @@ def read_folder(folder: pathlib.Path, name: str) -> ImageSet:
         )
     has_splits = all(p.parts[0] in _SPLIT_FOLDERS and p.parts[1:] for p in paths)
     num_parents = 1 if has_splits else 0
-    by_split: dict[str, list[pathlib.Path]] = {}
+    by_split: dict[str, list[epath.Path]] = {}
     for path in paths:
         split = path.parts[0] if has_splits else "train"
         by_split.setdefault(split, []).append(path)
@@ -65,24 +65,24 @@ def read_folder(folder: pathlib.Path, name: str) -> ImageSet:
     splits = {
         split: ImageSplit(
             _items(folder, members, bool(classes), split in labelled),
-            sum((folder / path).stat().st_size for path in members),
+            sum((folder / path).stat().length for path in members),
         )
         for split, members in by_split.items()
     }
     return ImageSet(name, "1.0.0", tfds.features.FeaturesDict(features), splits)
 
 
-def _find_images(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+def _find_images(folder: epath.Path) -> Iterator[epath.Path]:
     """Paths relative to the folder, in a fixed order."""
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for file in sorted(files):
             if file.lower().endswith(_SUFFIXES) and not file.startswith("."):
-                yield (pathlib.Path(parent) / file).relative_to(folder)
+                yield (epath.Path(parent) / file).relative_to(folder)
 
 
 def _items(
-    folder: pathlib.Path, paths: list[pathlib.Path], has_label: bool, is_labelled: bool
+    folder: epath.Path, paths: list[epath.Path], has_label: bool, is_labelled: bool
 ) -> Iterator[Item]:
     for count, path in enumerate(paths, start=1):
         # A name that is not UTF-8 must not stop the run: TFDS stores UTF-8.

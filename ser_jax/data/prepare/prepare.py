@@ -4,12 +4,12 @@ import collections
 import concurrent.futures
 import io
 import os
-import pathlib
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
+from etils import epath
 from PIL import Image
 
 from ser_jax.data.host_transforms import decode_image
@@ -18,7 +18,7 @@ from ser_jax.data.prepare.archives import read_imagenet
 from ser_jax.data.prepare.cifar import read_cifar
 from ser_jax.data.prepare.folder import read_folder
 from ser_jax.data.prepare.image_set import ImageSet, ImageSplit, Item, PrepareError
-from ser_jax.storage.files import write_text
+from ser_jax.storage.files import as_path, write_text
 
 _PROGRESS_INTERVAL_SECONDS = 5.0
 
@@ -62,22 +62,21 @@ def read_image_set(
             else "--name goes with --folder; the archives have names of their own"
         )
     for archive in filter(None, archives):
-        if not pathlib.Path(archive).is_file():
+        if not as_path(archive).is_file():
             raise PrepareError(f"there is no file {archive}")
     if folder and name:
-        return read_folder(pathlib.Path(folder), name)
+        return read_folder(as_path(folder), name)
     if cifar_archive:
-        return read_cifar(pathlib.Path(cifar_archive))
+        return read_cifar(as_path(cifar_archive))
     train_tar, val_tar = (
-        pathlib.Path(tar) if tar else None
-        for tar in (imagenet_train_tar, imagenet_val_tar)
+        as_path(tar) if tar else None for tar in (imagenet_train_tar, imagenet_val_tar)
     )
     return read_imagenet(train_tar, val_tar)
 
 
 def prepare(
     images: ImageSet, data_dir: str | os.PathLike[str], max_bad_frac: float = 0.0
-) -> pathlib.Path:
+) -> epath.Path:
     """Writes the data set, unless it is there.
 
     Args:
@@ -92,7 +91,7 @@ def prepare(
         PrepareError: If `data_dir` cannot be written to, a split has no readable image,
             or more than `max_bad_frac` of the images are unreadable.
     """
-    root = pathlib.Path(data_dir).expanduser()
+    root = as_path(data_dir)
     final_dir = root / images.name / images.version
     if (final_dir / "dataset_info.json").exists():
         _say(f"{final_dir} is there already; remove it to prepare it anew")
@@ -190,7 +189,7 @@ class _Audit:
         if num_images == num_bad:
             raise PrepareError(f"split {name!r} has no readable image")
 
-    def report(self, path: pathlib.Path) -> str:
+    def report(self, path: epath.Path) -> str:
         """Lists the bad images on stderr and in a file; says where, in one phrase."""
         if not self.bad:
             path.unlink(missing_ok=True)  # of an earlier run

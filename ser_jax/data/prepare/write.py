@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import io
 import os
-import pathlib
 import pickle
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
+from etils import epath
 from PIL import Image
 
 SHARD_BYTES = 256 * 2**20
@@ -41,7 +41,7 @@ class Split:
 
 
 @contextlib.contextmanager
-def staged(final_dir: pathlib.Path) -> Iterator[pathlib.Path]:
+def staged(final_dir: epath.Path) -> Iterator[epath.Path]:
     """A folder to fill, which becomes `final_dir` at the end of the `with` block.
 
     Nothing appears at `final_dir` before it is complete, and after an error nothing is
@@ -59,7 +59,7 @@ def staged(final_dir: pathlib.Path) -> Iterator[pathlib.Path]:
         final_dir.parents[1],
     )
     data_dir.mkdir(parents=True, exist_ok=True)
-    staging_dir = pathlib.Path(
+    staging_dir = epath.Path(
         tempfile.mkdtemp(prefix=f".{name}-{version}-", dir=data_dir)
     )
     try:
@@ -77,7 +77,7 @@ def staged(final_dir: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def write_splits(
-    directory: pathlib.Path,
+    directory: epath.Path,
     name: str,
     version: str,
     features: tfds.features.FeaturesDict,

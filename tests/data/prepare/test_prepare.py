@@ -117,11 +117,11 @@ def test_finished_set_is_not_redone(tmp_path, capsys):
     folder = fill(tmp_path / "in", {"1.jpg": encode(picture())})
     options = {"folder": str(folder), "name": "once"}
     made = run(tmp_path / "out", **options)
-    before = {path: path.stat().st_mtime_ns for path in made.iterdir()}
+    before = {path: os.stat(path).st_mtime_ns for path in made.iterdir()}
     fill(folder, {"2.jpg": encode(picture())})
     capsys.readouterr()
     assert run(tmp_path / "out", **options) == made
-    assert {path: path.stat().st_mtime_ns for path in made.iterdir()} == before
+    assert {path: os.stat(path).st_mtime_ns for path in made.iterdir()} == before
     assert "is there already" in capsys.readouterr().err
 
 
