@@ -32,14 +32,14 @@ def step_table(figures: Figures) -> str:
     Returns:
         A markdown table.
     """
-    lines = ["| | base | with regularizer | ratio |", "|---|---:|---:|---:|"]
+    cells = [("", "base", "with regularizer", "ratio")]
     rows: list[tuple[Any, ...]] = [row[1:] for row in claim_rows(figures)]
     rows += [(label, *map(figures.get, keys)) for label, *keys in _STEP_ROWS]
     for label, base, regularized, ratio in rows:
         if base is not None or regularized is not None:
-            cells = [_text(base), _text(regularized), ratio and f"{ratio:.4f}"]
-            lines.append(f"| {label} | {' | '.join(cell or '' for cell in cells)} |")
-    return "\n".join(lines)
+            quotient = f"{ratio:.4f}" if ratio else ""
+            cells.append((label, _text(base), _text(regularized), quotient))
+    return table(cells)
 
 
 def memory_table(figures: Figures) -> str:
@@ -51,11 +51,11 @@ def memory_table(figures: Figures) -> str:
     Returns:
         A markdown table.
     """
-    lines = ["| tokens | blockwise, MiB | dense, MiB |", "|---:|---:|---:|"]
+    cells = [("tokens", "blockwise, MiB", "dense, MiB")]
     for row in figures["ntxent_temp_memory"]:
-        blockwise, dense = row["blockwise_bytes"] / 2**20, row["dense_bytes"] / 2**20
-        lines.append(f"| {row['tokens']:,} | {blockwise:,.0f} | {dense:,.0f} |")
-    return "\n".join(lines)
+        sizes = (row[f"{form}_bytes"] / 2**20 for form in ("blockwise", "dense"))
+        cells.append((f"{row['tokens']:,}", *(f"{size:,.0f}" for size in sizes)))
+    return table(cells)
 
 
 def head_table(figures: Figures) -> str:

@@ -1,0 +1,105 @@
+"""Runs the commands of README, word for word but for what one small machine lacks.
+
+    python .ci/readme.py SCRATCH
+
+Every line of a bash block is run, in the order of the page, and the python block last.
+The rules:
+
+1. /tmp/ is the folder SCRATCH; RUN is the first run in it, DATA a folder for data
+   sets, IMAGES a folder of pictures made here.
+2. Training on digits stops after two steps (the first run after twenty), a sweep after
+   its first seed; a benchmark times two steps.
+3. Training of a recipe at full size is asked for its settings alone: `--show_config`.
+4. A command on files that cannot be shipped (official archives, robustness sets) must
+   end with one message that names what is missing.
+5. Scripts for pods and SLURM are checked for syntax. pip and pytest: `.ci/run` itself.
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+from PIL import Image
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+NOT_HERE = re.compile(r"\.tar\b|IMAGENET_|--shifted=")
+ON_DIGITS = re.compile(r"configs/digits\S*")
+
+
+def blocks(language: str) -> list[str]:
+    """Contents of README's code blocks of one language."""
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Every command of README, pip and pytest left out."""
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line]
+    parts = [part for line in lines for part in line.split(" && ")]
+    return [part for part in parts if part.split()[0] not in ("pip", "pytest")]
+
+
+def shortened(command: str, is_first: bool) -> str:
+    """The command with what rules 2, 3 and 5 add to it."""
+    if command.startswith("sbatch ") or "tpu_pod" in command:
+        return f"bash -n {command.split()[1]}"
+    if "ser_jax.benchmark" in command and "--flops_only" not in command:
+        return f"{command} --num_steps=2 --loader_seconds=0.5"
+    if not re.search(r"ser_jax\.(main|sweep)|local_processes", command):
+        return command
+    if not ON_DIGITS.search(command):
+        return command if "--show_config" in command else f"{command} --show_config"
+    seeds = " --seeds=0" if "ser_jax.sweep" in command else ""
+    return f"{command} --config.max_steps={20 if is_first else 2}{seeds}"
+
+
+def make_pictures(folder: pathlib.Path) -> None:
+    """Two classes of twenty pictures each."""
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        path = folder / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 48, 3), np.uint8)).save(path)
+
+
+def run(command: str) -> None:
+    """Runs a command; ends this program if it does not do what README says."""
+    started = time.monotonic()
+    print(f"$ {command}", flush=True)
+    fails = NOT_HERE.search(command)
+    done = subprocess.run(
+        command, shell=True, cwd=README.parent, capture_output=True, text=True
+    )
+    output = done.stdout + done.stderr
+    if bool(done.returncode) != bool(fails) or (fails and "Traceback" in output):
+        sys.exit(f"{output}\nexit status {done.returncode}: README is not true.")
+    last = output.strip().splitlines()[-1] if fails else "ok"
+    print(f"  {time.monotonic() - started:.0f} s: {last}", flush=True)
+
+
+def main(scratch: pathlib.Path) -> None:
+    """Runs them all."""
+    make_pictures(scratch / "images")
+    places = {
+        "/tmp/": f"{scratch}/",
+        r"\bRUN\b": f"{scratch}/digits_ser",
+        r"\bDATA\b": f"{scratch}/data",
+        r"\bIMAGES\b": f"{scratch}/images",
+    }
+    for number, command in enumerate(commands()):
+        command = shortened(command, is_first=number == 0)
+        for name, place in places.items():
+            command = re.sub(name, place, command)
+        run(command)
+    (program,) = blocks("python")
+    program = (
+        "import numpy as np\nimages = np.zeros((3, 24, 24, 3), np.uint8)\n" + program
+    )
+    (scratch / "from_python.py").write_text(program.replace("/tmp/", f"{scratch}/"))
+    run(f"python {scratch}/from_python.py")
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]).absolute())

@@ -1,0 +1,197 @@
+"""What a training step, the loader, the loss and linear evaluation cost, in figures."""
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from ser_jax.benchmark import step as speed
+from ser_jax.benchmark.linear_heads import head_costs
+from ser_jax.benchmark.ntxent_memory import ntxent_temp_bytes
+from ser_jax.benchmark.tables import Figures
+from ser_jax.evaluate.cost.compare import compare_flops, without_regularizer
+from ser_jax.train.experiment import Experiment, build
+from ser_jax.train.sharding import check_batch_size, make_mesh
+
+_ALWAYS = (  # in every JSON file of an experiment, if only as null
+    "flops_per_step_base",
+    "flops_per_step_ser",
+    "flops_ratio",
+    "step_s_base",
+    "step_s_ser",
+    "step_ratio",
+    "images_per_s",
+    "mfu",
+    "peak_memory_bytes",
+    "compile_s",
+    "loader_images_per_s",
+)
+
+
+def measure(
+    config: ConfigDict,
+    *,
+    flops_only: bool = False,
+    num_steps: int = 20,
+    loader_seconds: float = 3.0,
+) -> Figures:
+    """All figures of an experiment.
+
+    Args:
+        config: An experiment with a regularizer.
+        flops_only: Count only: compile and run nothing, read no data.
+        num_steps: Timed steps of each kind.
+        loader_seconds: Duration of each timing of the loader.
+
+    Returns:
+        Figures by name, JSON-ready; None for one not taken or not known (`mfu` on a
+        CPU).
+
+    Raises:
+        ValueError: If the config is refused or has no regularizer.
+    """
+    if config.regularizer.name == "none":
+        raise ValueError(
+            "this config has no regularizer, so there is nothing to compare: give one "
+            "that has, like configs/moco_v3_ser.py; its base is measured beside it."
+        )
+    # Only schedules depend on the size of the data set: any will do.
+    regularized = build(config, 1000 * config.batch_size)
+    base = without_regularizer(regularized)
+    figures: Figures = dict.fromkeys(_ALWAYS)
+    figures |= {"batch_size": config.batch_size, "config": config.to_dict()}
+    logging.info("Counting FLOPs.")
+    figures |= compare_flops(base, regularized)
+    if not flops_only:
+        figures |= measure_steps(base, regularized, num_steps)
+        figures |= utilization(figures)
+        figures |= measure_loader(regularized, loader_seconds)
+    return figures
+
+
+def measure_steps(base: Experiment, regularized: Experiment, num_steps: int) -> Figures:
+    """Time and memory of the two training steps on the devices there are.
+
+    Args:
+        base: The objective alone.
+        regularized: The same with the regularizer.
+        num_steps: Timed steps of each, taken in turns.
+
+    Returns:
+        Seconds a step, images per second, compile time, peak memory; images per second
+        of the augmentation alone.
+    """
+    mesh, batch_size = make_mesh(), regularized.config.batch_size
+    check_batch_size(batch_size, mesh)
+    logging.info("Compiling the step with the regularizer.")
+    ser_step = speed.TimedStep(regularized, mesh)
+    ser_step.run()
+    # Before the base step exists: a device's statistics cannot be set back.
+    peak_memory_bytes, peak_memory_source = ser_step.peak_memory()
+    logging.info("Compiling the base step.")
+    base_step = speed.TimedStep(base, mesh)
+    logging.info("Timing %d steps of each.", num_steps)
+    times = speed.interleaved_times([base_step.run, ser_step.run], num_steps)
+    logging.info("Timing the augmentation.")
+    augment_s = np.median(speed.augment_times(regularized, mesh, num_steps))
+    figures: Figures = {"num_steps": num_steps}
+    for name, step_s in zip(("base", "ser"), times, strict=True):
+        p10, median, p90 = (float(x) for x in np.percentile(step_s, (10, 50, 90)))
+        figures[f"step_s_{name}"] = median
+        figures[f"step_s_p10_{name}"], figures[f"step_s_p90_{name}"] = p10, p90
+    return figures | {
+        "step_ratio": figures["step_s_ser"] / figures["step_s_base"],
+        "images_per_s": batch_size / figures["step_s_ser"],
+        "images_per_s_base": batch_size / figures["step_s_base"],
+        "peak_memory_bytes": peak_memory_bytes,
+        "peak_memory_source": peak_memory_source,
+        "compile_s": ser_step.compile_s,
+        "compile_s_base": base_step.compile_s,
+        "augment_images_per_s": float(batch_size / augment_s),
+    }
+
+
+def utilization(figures: Figures) -> Figures:
+    """Model FLOPs utilization: FLOP/s achieved over the bfloat16 peak of all devices.
+
+    Args:
+        figures: FLOPs and seconds of both steps.
+
+    Returns:
+        `mfu` with the regularizer, `mfu_base` without; {} if the peak is not known.
+    """
+    peak = speed.peak_flops(jax.devices()[0].device_kind)
+    if peak is None:
+        return {}
+    peak *= jax.device_count()
+    return {
+        "mfu": figures["flops_per_step_ser"] / figures["step_s_ser"] / peak,
+        "mfu_base": figures["flops_per_step_base"] / figures["step_s_base"] / peak,
+    }
+
+
+def measure_loader(experiment: Experiment, seconds: float) -> Figures:
+    """Images per second of the loader alone.
+
+    Args:
+        experiment: Names the data set and the crops.
+        seconds: Duration of each timing.
+
+    Returns:
+        Rate with the config's own number of threads, with 1 and with 2; the reason
+        instead if the data or a library is not there.
+    """
+    config = experiment.config
+    try:
+        from ser_jax.benchmark.loader import loader_images_per_s
+        from ser_jax.data.host_transforms import RandomCrops
+        from ser_jax.data.sources import open_source
+
+        source = open_source(
+            config.dataset.name, config.dataset.train_split, config.dataset.data_dir
+        )
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        logging.warning("The loader is not timed: %s", error)
+        return {"loader_note": str(error)}
+    rates = {}
+    for num_threads in {1, 2, config.loader.num_threads}:
+        logging.info("Timing the loader, %d thread(s).", num_threads)
+        rates[num_threads] = loader_images_per_s(
+            source,
+            RandomCrops(experiment.crops, experiment.pair_seed),
+            batch_size=config.batch_size,
+            num_threads=num_threads,
+            prefetch_batches=config.loader.prefetch_batches,
+            seconds=seconds,
+        )
+    return {
+        "loader_images_per_s": rates[config.loader.num_threads],
+        "loader_images_per_s_1_thread": rates[1],
+        "loader_images_per_s_2_threads": rates[2],
+    }
+
+
+def measure_ntxent_memory() -> Figures:
+    """Memory of the token-level loss at 4k to 32k tokens; nothing is run.
+
+    Returns:
+        Bytes of temporaries of the loss and its gradient, blockwise and dense.
+    """
+    num_slots = 256  # of a 14 x 14 grid
+    rows = []
+    for num_images in (16, 32, 64, 128):
+        tokens = num_images * num_slots
+        logging.info("Compiling the loss for %d tokens.", tokens)
+        blockwise, dense = (
+            ntxent_temp_bytes(num_images, num_slots=num_slots, block_tokens=block)
+            for block in (1024, tokens)
+        )
+        rows.append(
+            {"tokens": tokens, "blockwise_bytes": blockwise, "dense_bytes": dense}
+        )
+    return {"ntxent_temp_memory": rows}
+
+
+def measure_linear_heads(config: ConfigDict, num_classes: int) -> Figures:
+    """Seconds of linear evaluation on this config's encoder: `head_costs`."""
+    return head_costs(build(config, 1000 * config.batch_size), num_classes=num_classes)
