@@ -32,7 +32,7 @@ def step_table(figures: Figures) -> str:
     Returns:
         A markdown table.
     """
-    cells = [("", "base", "with regularizer", "ratio")]
+    cells: list[tuple[str, ...]] = [("", "base", "with regularizer", "ratio")]
     rows: list[tuple[Any, ...]] = [row[1:] for row in claim_rows(figures)]
     rows += [(label, *map(figures.get, keys)) for label, *keys in _STEP_ROWS]
     for label, base, regularized, ratio in rows:
@@ -51,7 +51,7 @@ def memory_table(figures: Figures) -> str:
     Returns:
         A markdown table.
     """
-    cells = [("tokens", "blockwise, MiB", "dense, MiB")]
+    cells: list[tuple[str, ...]] = [("tokens", "blockwise, MiB", "dense, MiB")]
     for row in figures["ntxent_temp_memory"]:
         sizes = (row[f"{form}_bytes"] / 2**20 for form in ("blockwise", "dense"))
         cells.append((f"{row['tokens']:,}", *(f"{size:,.0f}" for size in sizes)))

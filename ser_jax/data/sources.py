@@ -11,7 +11,7 @@ from typing import Any, Self, SupportsIndex
 import numpy as np
 from etils import epath
 
-from ser_jax.storage.files import as_path
+from ser_jax.storage.files import as_path, matching
 
 _PREPARE_FLAGS = {
     "imagenet2012": (
@@ -21,7 +21,6 @@ _PREPARE_FLAGS = {
     "cifar10": "--cifar_archive=cifar-10-python.tar.gz",
     "cifar100": "--cifar_archive=cifar-100-python.tar.gz",
 }
-_DIGITS_VERSION = "1.0.0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +115,9 @@ def open_source(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sour
     root = as_path(data_dir)
     directory = _find(name, root)
     if directory is None and name == "digits":
-        _write_digits(root)
+        from ser_jax.data.digits import write_digits  # It brings TFDS.
+
+        write_digits(root)
         directory = _find(name, root)
     if directory is None:
         raise FileNotFoundError(_not_prepared(name, root))
@@ -176,14 +177,17 @@ def _find(name: str, root: epath.Path) -> epath.Path | None:
     base, _, version = name.partition(":")
     found = [
         path.parent
-        for path in (root / base).glob(f"{version or '*'}/dataset_info.json")
+        for path in matching(root / base, f"{version or '*'}/dataset_info.json")
         if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)
     ]
     return max(found, key=lambda d: [int(n) for n in d.name.split(".")], default=None)
 
 
 def _not_prepared(name: str, root: epath.Path) -> str:
-    infos = [*root.glob("*/*/dataset_info.json"), *root.glob("*/*/*/dataset_info.json")]
+    infos = [
+        *matching(root, "*/*/dataset_info.json"),
+        *matching(root, "*/*/*/dataset_info.json"),
+    ]
     prepared = sorted(
         f"{i.parents[1].relative_to(root)}:{i.parent.name}" for i in infos
     )
@@ -194,42 +198,3 @@ def _not_prepared(name: str, root: epath.Path) -> str:
         f"{', '.join(prepared) or 'none'}. To prepare it: python -m "
         f"ser_jax.data.prepare {flags} --data_dir={root}"
     )
-
-
-def _write_digits(root: epath.Path) -> None:
-    """scikit-learn's 1797 handwritten digits, 8 x 8 px: 1500 to train, 297 to test."""
-    import tensorflow_datasets as tfds
-    from sklearn import datasets
-
-    from ser_jax.data.prepare import write
-
-    digits = datasets.load_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # [n, 8, 8]
-    order = np.random.default_rng(0).permutation(len(images))
-
-    def split(members: np.ndarray) -> write.Split:
-        return write.Split(
-            (
-                str(i),
-                {
-                    "image": write.encode_png(np.stack([images[i]] * 3, axis=-1)),
-                    "label": digits.target[i],
-                },
-            )
-            for i in members
-        )
-
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(8, 8, 3)),
-            "label": tfds.features.ClassLabel(num_classes=10),
-        }
-    )
-    with write.staged(root / "digits" / _DIGITS_VERSION) as directory:
-        write.write_splits(
-            directory,
-            "digits",
-            _DIGITS_VERSION,
-            features,
-            {"train": split(order[:1500]), "test": split(order[1500:])},
-        )

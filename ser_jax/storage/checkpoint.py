@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from ser_jax.storage.files import PathLike, as_path
+from ser_jax.storage.files import PathLike, as_path, matching
 from ser_jax.storage.manifest import check_manifest, write_manifest
 from ser_jax.storage.reader import read_arrays, read_meta
 from ser_jax.storage.record import CheckpointMismatchError, Record, check_shardings
@@ -101,7 +101,9 @@ class Checkpointer:
     def _list_files(self) -> None:
         if jax.process_index() == 0:
             # Complete, but not yet under its own name: the list appears with it.
-            (unnamed,) = self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+            (unnamed,) = matching(
+                self._directory, f"{self._saving}.orbax-checkpoint-tmp*"
+            )
             write_manifest(unnamed)
 
     def _score(self, step: int, record: Record) -> None:

@@ -5,6 +5,7 @@ what a killed one leaves behind: `.NAME.partial`, which nothing reads.
 """
 
 import contextlib
+import fnmatch
 import json
 import math
 import os
@@ -35,6 +36,24 @@ def as_path(path: PathLike) -> epath.Path:
             f"{scheme}:// is not supported yet. Mount the bucket and give its folder."
         )
     return epath.Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def matching(folder: PathLike, pattern: str) -> list[epath.Path]:
+    """What lies below a folder, the folder's own name taken as it is.
+
+    Args:
+        folder: Where to look; its name may hold brackets, which `glob` would read.
+        pattern: Of the path below it: "*/metrics.jsonl". No "**".
+
+    Returns:
+        The paths, sorted; [] if there is no such folder.
+    """
+    name, _, rest = pattern.partition("/")
+    root = epath.Path(folder)
+    if not root.is_dir():
+        return []
+    found = sorted(p for p in root.iterdir() if fnmatch.fnmatchcase(p.name, name))
+    return [below for p in found for below in matching(p, rest)] if rest else found
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from etils import epath
 
-from ser_jax.storage.files import as_path
+from ser_jax.storage.files import as_path, matching
 from ser_jax.storage.metrics import Curves, read_curves
 from ser_jax.storage.summary import read_summary
 from ser_jax.storage.tables import flatten
@@ -118,7 +118,10 @@ def setting_text(value: Any) -> str:
 def _read_run(name: str, path: epath.Path) -> RunRecord:
     files = [path / "metrics.jsonl", path / "summary.json"]
     if not files[0].exists():
-        found = [*path.glob("*/metrics.jsonl"), *path.glob("*/*/metrics.jsonl")]
+        found = [
+            *matching(path, "*/metrics.jsonl"),
+            *matching(path, "*/*/metrics.jsonl"),
+        ]
         below = sorted(str(file.parent) for file in found)
         hint = f" Below it there are: {', '.join(below[:8])}." if below else ""
         what = "has no metrics.jsonl" if path.is_dir() else "does not exist"

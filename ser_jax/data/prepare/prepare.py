@@ -18,7 +18,7 @@ from ser_jax.data.prepare.archives import read_imagenet
 from ser_jax.data.prepare.cifar import read_cifar
 from ser_jax.data.prepare.folder import read_folder
 from ser_jax.data.prepare.image_set import ImageSet, ImageSplit, Item, PrepareError
-from ser_jax.storage.files import as_path, write_text
+from ser_jax.storage.files import as_path, matching, write_text
 
 _PROGRESS_INTERVAL_SECONDS = 5.0
 
@@ -107,7 +107,7 @@ def prepare(
         raise PrepareError(
             f"--data_dir={root} is read-only; give a folder you may write to"
         )
-    for leftover in root.glob(f".{images.name}-{images.version}-*"):
+    for leftover in matching(root, f".{images.name}-{images.version}-*"):
         _say(f"{leftover} is another run's; if none is running, remove it")
     audit = _Audit()
     with write.staged(final_dir) as directory:

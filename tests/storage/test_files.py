@@ -1,0 +1,67 @@
+"""Files are whole or not there; paths are what the user meant."""
+
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+
+from ser_jax.storage.files import as_path, matching, whole_file, write_json, write_text
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(RuntimeError, match="full"), whole_file(path) as stream:
+        stream.write(b"new")
+        raise RuntimeError("the disk is full")
+    assert path.read_text() == "old\n"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path):
+    path = tmp_path / "a.txt"
+    with whole_file(path) as stream:
+        stream.write(b"half")
+        assert not path.exists()
+    assert path.read_text() == "half"
+
+
+def test_json_holds_what_json_can(tmp_path):
+    content = {"a": np.float32(0.5), "b": [math.nan, (1, math.inf)], 3: {"c": None}}
+    path = write_json(tmp_path / "a.json", content)
+    assert json.loads(path.read_text()) == {
+        "a": 0.5,
+        "b": [None, [1, None]],
+        "3": {"c": None},
+    }
+
+
+def test_paths_are_absolute_and_home_is_known(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert os.fspath(as_path("runs/../run")) == str(tmp_path / "run")
+    assert os.fspath(as_path("~/run")) == "/home/someone/run"
+    assert as_path(tmp_path) == as_path(str(tmp_path))
+
+
+@pytest.mark.parametrize("path", ["gs://bucket/run", "s3://bucket", "file:///run"])
+def test_a_bucket_is_refused_and_no_folder_of_its_name_made(
+    path, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="not supported yet. Mount the bucket"):
+        as_path(path)
+    assert not os.listdir(tmp_path)
+
+
+def test_brackets_in_a_folders_name_are_no_pattern(tmp_path):
+    folder = tmp_path / "my data [v2]"
+    (folder / "b").mkdir(parents=True)
+    (folder / "a").mkdir()
+    (folder / "a" / "x.json").touch()
+    (folder / "b" / "x.json").touch()
+    (folder / "b" / "y.json").touch()
+    found = [os.fspath(path) for path in matching(folder, "*/x*.json")]
+    assert found == [f"{folder}/a/x.json", f"{folder}/b/x.json"]
+    assert matching(tmp_path / "nothing", "*") == []
