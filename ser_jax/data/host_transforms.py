@@ -254,11 +254,22 @@ class CentreCrop(grain.transforms.Map):
         Raises:
             UnreadableImageError: If the image cannot be decoded.
         """
-        image = resize_short_side(decode_image(example["image"]), self.resize_px)
-        top, left = (round((side - self.size_px) / 2) for side in image.shape[:2])
-        square = image[top : top + self.size_px, left : left + self.size_px]
+        square = self.crop(decode_image(example["image"]))
         return {
             "image": np.ascontiguousarray(square),
             "label": np.int64(example["label"]),
             "index": np.int64(example["index"]),
         }
+
+    def crop(self, image: np.ndarray) -> np.ndarray:
+        """The central square of one image, resized.
+
+        Args:
+            image: `[h, w, 3]`, uint8.
+
+        Returns:
+            `[s, s, 3]`, uint8.
+        """
+        image = resize_short_side(image, self.resize_px)
+        top, left = (round((side - self.size_px) / 2) for side in image.shape[:2])
+        return image[top : top + self.size_px, left : left + self.size_px]

@@ -1,4 +1,4 @@
-"""The data a run is evaluated on, opened when first asked for."""
+"""The data an encoder is evaluated on, opened when first asked for."""
 
 import dataclasses
 import functools
@@ -7,7 +7,7 @@ from ser_jax.data.sources import Source, open_source
 
 
 @dataclasses.dataclass(frozen=True)
-class RunData:
+class EvalData:
     """Splits of a prepared data set.
 
     Attributes:
@@ -38,8 +38,8 @@ class RunData:
         return open_source(self.name, self.eval_split, self.data_dir)
 
     @functools.cached_property
-    def pictures(self) -> Source:
-        """Where pictures come from: the evaluation split, or without one, train."""
+    def images(self) -> Source:
+        """Images without their labels: the evaluation split, or without one, train."""
         try:
             return self.held_out
         except ValueError:
@@ -52,9 +52,9 @@ class RunData:
         return self.train.num_classes
 
     def absent(self) -> str | None:
-        """Why there are no pictures; None if there are."""
+        """Why there are no images; None if there are."""
         try:
-            _ = self.pictures
+            _ = self.images
         except (ValueError, OSError) as error:
             return f"{error}. Elsewhere: --eval_data_dir, --train_split, --eval_split."
         return None

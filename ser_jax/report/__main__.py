@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from absl import app, flags
 
 from ser_jax.config import flags as command_line
+from ser_jax.evaluate.tasks import TASKS
 from ser_jax.report import page as report_html
 from ser_jax.report import sections
 from ser_jax.report.results import Column, read_columns
-from ser_jax.report.texts import TASKS
 from ser_jax.storage.files import write_text
 from ser_jax.storage.runs import RunRecord, read_runs
 
@@ -62,8 +62,10 @@ def _parts(
     """The page's parts: heading and HTML."""
     yield "Overview", list(sections.overview(columns))
     yield "Training", list(sections.training(runs, scratch))
-    for title, tasks in TASKS.items():
-        yield title, list(sections.results(title, tasks, columns, scratch))
+    for title in dict.fromkeys(task.section for task in TASKS.values()):
+        if title is not None:
+            tasks = {k: task for k, task in TASKS.items() if task.section == title}
+            yield title, list(sections.results(title, tasks, columns, scratch))
     for run in runs:
         own = [column for column in columns if column.run is run]
         yield run.name, list(sections.of_run(run, own))

@@ -8,19 +8,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ser_jax.evaluate.tasks import TASKS
 from ser_jax.report.page import Row
 from ser_jax.storage.runs import RunRecord
 from ser_jax.storage.tables import flatten, to_text
 
 ABSENT = "-"
 _FOLDER = re.compile(r"(\d+)-(online|target)")
-_HIGHER_IS_BETTER = re.compile(
-    r"(^|[/_])top[15](_k\d+)?$|^perturbations/top1_by_|/corrected$|^seis/.*/equivariance$"
-    r"|/rankme$|/effective_dimension$"
-)
-_LOWER_IS_BETTER = re.compile(
-    r"_mce$|flip_(probability|rate)|^equivariance/.*/error$|^lie_derivative/"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +89,7 @@ def value_row(name: str, path: str, values: Sequence[Any]) -> Row:
 
     Args:
         name: What the row is called.
-        path: "task/.../metric", which tells whether more is better.
+        path: "task/.../metric": the task says whether more is better; "" if it is none.
         values: One a column; None where there is none.
 
     Returns:
@@ -107,11 +101,11 @@ def value_row(name: str, path: str, values: Sequence[Any]) -> Row:
         if isinstance(value, int | float) and math.isfinite(value)
     }
     best: frozenset[int] = frozenset()
-    if len(set(numbers.values())) > 1:
-        for pattern, choose in ((_HIGHER_IS_BETTER, max), (_LOWER_IS_BETTER, min)):
-            if pattern.search(path):
-                wanted = choose(numbers.values())
-                best = frozenset(i for i, x in numbers.items() if x == wanted)
+    task, _, metric = path.partition("/")
+    direction = TASKS[task].direction(metric) if task in TASKS else None
+    if direction and len(set(numbers.values())) > 1:
+        wanted = {"higher": max, "lower": min}[direction](numbers.values())
+        best = frozenset(i for i, x in numbers.items() if x == wanted)
     return Row(name, [_text(value) for value in values], best)
 
 

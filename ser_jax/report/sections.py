@@ -1,11 +1,12 @@
 """The parts of a report, each as pieces of HTML."""
 
 import pathlib
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ser_jax.evaluate.task import Task
+from ser_jax.evaluate.tasks import TASKS
 from ser_jax.report import curves as run_curves
 from ser_jax.report import page as report_html
 from ser_jax.report.curves import draw_runs
@@ -16,11 +17,8 @@ from ser_jax.report.pictures.tradeoff import Tradeoff, tradeoff_picture
 from ser_jax.report.results import ABSENT, Column, result_rows, value_row
 from ser_jax.report.texts import (
     EVALUATED,
-    OPTIONAL_TASKS,
-    OVERVIEW,
     PICTURES,
     SETTINGS,
-    TASKS,
     TRAINED,
 )
 from ser_jax.storage.runs import (
@@ -31,26 +29,24 @@ from ser_jax.storage.runs import (
 )
 from ser_jax.storage.tables import flatten
 
-# Numbers by layer, by corruption and the like: their pictures say it sooner.
-_FOLDED_AWAY = re.compile(
-    r"(layer_\d+|cls|errors|flip_probability|top1_by_perturbation)/"
-)
-
 
 def overview(columns: Sequence[Column]) -> Iterator[str]:
     """Main results, and what they are of."""
     names = [column.name for column in columns]
     found = [flatten(column.tasks) for column in columns]
-    rows = [
-        value_row(name, path, [of.get(path) for of in found])
-        for name, path in OVERVIEW.items()
-    ]
+    rows = []
+    for task in TASKS.values():
+        if task.headline:
+            name, path = task.headline[0], f"{task.name}/{task.headline[1]}"
+            rows.append(value_row(name, path, [of.get(path) for of in found]))
     rotations = [_last_layer_cosine(column) for column in columns]
     path = "equivariance/rotation/corrected"
     rows.append(value_row("token cosine under rotation, last layer", path, rotations))
     rows.append(
         value_row(
-            "k-NN at the end of training", "top1", [_last_knn(c) for c in columns]
+            "k-NN at the end of training",
+            "knn/top1_k20",
+            [_last_knn(c) for c in columns],
         )
     )
     yield report_html.table(_caption("Main results.", rows), names, rows)
@@ -93,7 +89,7 @@ def training(runs: Sequence[RunRecord], scratch: pathlib.Path) -> Iterator[str]:
 
 def results(
     title: str,
-    tasks: Mapping[str, str],
+    tasks: Mapping[str, Task],
     columns: Sequence[Column],
     scratch: pathlib.Path,
 ) -> Iterator[str]:
@@ -108,16 +104,16 @@ def results(
     if title == "Robustness":
         yield from _corruptions(columns, scratch)
     names = [column.name for column in columns]
-    for task, caption in tasks.items():
-        rows = result_rows(columns, task)
-        rest = [row for row in rows if _FOLDED_AWAY.match(row.name)]
+    for name, task in tasks.items():
+        rows = result_rows(columns, name)
+        rest = [row for row in rows if task.is_detail(row.name)]
         first = [row for row in rows if row not in rest]
         if rows:
-            yield report_html.heading(task)
+            yield report_html.heading(name)
         if first:
-            yield report_html.table(_caption(caption, first), names, first)
+            yield report_html.table(_caption(task.caption, first), names, first)
         if rest:
-            yield _folded(f"{task} in detail", names, rest, caption)
+            yield _folded(f"{name} in detail", names, rest, task.caption)
 
 
 def of_run(run: RunRecord, columns: Sequence[Column]) -> Iterator[str]:
@@ -127,9 +123,11 @@ def of_run(run: RunRecord, columns: Sequence[Column]) -> Iterator[str]:
         for task, why in left_out.items():
             yield report_html.missing(f"{column.name}, {task} left out: {why}")
         wanted = [
-            task
-            for task in (*(t for tasks in TASKS.values() for t in tasks), "pictures")
-            if task not in {*column.tasks, *left_out, *OPTIONAL_TASKS}
+            name
+            for name, task in TASKS.items()
+            if task.in_all
+            and not task.optional
+            and name not in {*column.tasks, *left_out}
         ]
         if wanted:
             what = f"{column.name}, not evaluated: {', '.join(wanted)}."

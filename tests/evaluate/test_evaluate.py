@@ -15,15 +15,14 @@ from helpers.evaluated import make_run, measure
 from helpers.support import made_up_state, program_env
 
 from ser_jax.data.host_transforms import CentreCrop
-from ser_jax.evaluate import run as trained_run
-from ser_jax.evaluate.__main__ import choose
+from ser_jax.evaluate import subject
 from ser_jax.evaluate.classify.heads import Head
-from ser_jax.evaluate.classify.linear import classifier
+from ser_jax.evaluate.classify.linear import HeadOptions, linear_head
 from ser_jax.evaluate.classify.logreg import logistic_regression
 from ser_jax.evaluate.open import open_run
 from ser_jax.evaluate.probe import make_online_knn
+from ser_jax.evaluate.results import choose
 from ser_jax.evaluate.robustness.frames import PERTURBATIONS
-from ser_jax.evaluate.task import Options
 from ser_jax.methods.regularizers.equimod import EquiMod
 
 
@@ -52,7 +51,7 @@ def probe(run):
         num_neighbors=knn.num_neighbors,
         temperature=knn.temperature,
     )
-    return measure(run.variables)
+    return measure(run.encoder.variables)
 
 
 def test_results_are_those_of_the_runs_own_probe(run, workdir):
@@ -77,14 +76,14 @@ def test_features_are_read_once_and_results_of_other_tasks_stay(
     def forbidden(*args, **kwargs):
         raise AssertionError("read again")
 
-    monkeypatch.setattr(trained_run, "extract", forbidden)
+    monkeypatch.setattr(subject, "extract", forbidden)
     first, _ = measure(run, tmp_path, "linear")
     assert 0.2 < first["tasks"]["linear"]["top1"] <= first["tasks"]["linear"]["top5"]
     # With a class token in one block alone there is no cls4.
     assert first["tasks"]["linear"]["num_heads"] == 20
     # Three of the 45 strengths: all take a minute.
     few = functools.partial(logistic_regression, l2_values=(1.0, 1e-2, 1e-4))
-    monkeypatch.setattr("ser_jax.evaluate.classify.linear.logistic_regression", few)
+    monkeypatch.setattr("ser_jax.evaluate.classify.logreg.logistic_regression", few)
     results, report = measure(run, tmp_path, "logreg")
     assert list(results["tasks"]) == ["linear", "logreg"]
     assert results["tasks"]["linear"] == first["tasks"]["linear"]
@@ -95,16 +94,16 @@ def test_features_are_read_once_and_results_of_other_tasks_stay(
 
 
 def test_the_head_is_kept_for_tasks_that_classify_pictures(run, tmp_path, monkeypatch):
-    options = Options(tmp_path)
+    options = HeadOptions()
     result, _ = measure(run, tmp_path, "linear")
     assert result["tasks"]["linear"]["protocol"] == "grid, cached features"
     monkeypatch.setattr("ser_jax.evaluate.classify.linear.linear_probe", None)
-    head, feature = classifier(run, options)
+    head, feature = linear_head(run, options)
     logits, labels = run.classifier(head, feature)(run.data.held_out, run.transform)
     top1 = (logits.argmax(axis=1) == labels).mean()
     assert top1 == pytest.approx(result["tasks"]["linear"]["top1"])
     with pytest.raises(TypeError):  # another protocol's head would have to be trained
-        classifier(run, dataclasses.replace(options, protocol="ser"))
+        linear_head(run, HeadOptions(protocol="ser"))
 
 
 def test_a_grid_is_classified_beside_the_class_token(run, tmp_path):
@@ -114,8 +113,8 @@ def test_a_grid_is_classified_beside_the_class_token(run, tmp_path):
     assert linear["grid1_feature"] == "grid1" and 0 < linear["grid1_top1"] <= 1
 
 
-def test_everything_that_needs_nothing_else_is_in_all(run, tmp_path):
-    chosen, left_out = choose(run, ["all", "finetune"], Options(tmp_path))
+def test_everything_that_needs_nothing_else_is_in_all(run):
+    chosen, left_out = choose(run, ["all", "finetune"], {})
     assert chosen == [
         *("knn", "linear", "logreg", "health", "equivariance", "seis"),
         *("lie_derivative", "rotation_probe", "corruptions", "perturbations"),
@@ -167,18 +166,16 @@ def test_the_online_encoder_has_results_of_its_own(run, workdir, tmp_path):
 
 def test_what_was_finetuned_is_evaluated(run, tmp_path, monkeypatch):
     """Training left out, it is the linear head; red if another encoder is read."""
-    head, feature = classifier(run, Options(tmp_path, protocol="moco_v3"))
+    head, feature = linear_head(run, HeadOptions(protocol="moco_v3"))
     assert feature == "cls1"
     seen = {}
 
-    def no_training(encoder, variables, batches, normalize, mesh, **settings):
+    def no_training(module, variables, batches, normalize, mesh, **settings):
         seen["pictures"], seen["labels"] = next(iter(batches))
         settings["on_step"](1, {"loss": 1.0})
         return variables, head
 
-    monkeypatch.setattr(
-        "ser_jax.evaluate.classify.finetune_task.train_further", no_training
-    )
+    monkeypatch.setattr("ser_jax.evaluate.classify.finetune.finetune", no_training)
     options = {"protocol": "moco_v3"}
     tasks = measure(run, tmp_path, "linear", "finetune", **options)[0]["tasks"]
     assert tasks["finetune"]["top1"] == pytest.approx(tasks["linear"]["top1"])
@@ -210,7 +207,7 @@ def test_equimod_is_measured_with_its_own_heads(tmp_path, monkeypatch):
         assert all(len(crops) == 8 for crops in batch["crops"].values())
         return {"gain": 0.25, "ratio": 1.5}
 
-    monkeypatch.setattr("ser_jax.evaluate.layers.tasks.equimod_scores", check)
+    monkeypatch.setattr("ser_jax.evaluate.layers.equimod.equimod_scores", check)
     tasks = measure(run, tmp_path / "out", "equimod")[0]["tasks"]
     assert tasks["equimod"] == {"gain": 0.25, "ratio": 1.5}
     with pytest.raises(ValueError, match="barlow_twins has no encoder 'target'"):

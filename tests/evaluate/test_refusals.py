@@ -7,9 +7,9 @@ import shutil
 import pytest
 from helpers.evaluated import make_run, measure
 
-from ser_jax.evaluate.__main__ import choose, evaluate
 from ser_jax.evaluate.open import open_run
-from ser_jax.evaluate.task import Options, Task
+from ser_jax.evaluate.results import choose, evaluate
+from ser_jax.evaluate.task import Task
 from ser_jax.evaluate.tasks import TASKS
 from ser_jax.storage.record import Record
 
@@ -40,7 +40,7 @@ def test_mistakes_are_explained_and_write_no_results(
     run, tmp_path, tasks, options, message
 ):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        evaluate(run, tasks, Options(tmp_path, **options))
+        evaluate(run, tasks, folder=tmp_path, **options)
     assert not list(tmp_path.glob("results*"))
 
 
@@ -48,10 +48,10 @@ def test_results_of_another_checkpoint_are_not_mixed_in(run, tmp_path):
     other = {"run": "/elsewhere", "step": 7, "encoder": "online", "digest": 1}
     (tmp_path / "results.json").write_text(json.dumps(other))
     with pytest.raises(ValueError, match="of other weights ./elsewhere, step 7"):
-        evaluate(run, ["health"], Options(tmp_path))
+        evaluate(run, ["health"], folder=tmp_path)
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(ValueError, match="is no file of results"):
-        evaluate(run, ["health"], Options(tmp_path))
+        evaluate(run, ["health"], folder=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_too_few_images_for_the_least_k(run, tmp_path):
     few = dataclasses.replace(run.data, train_split="train[:5]")
     short = dataclasses.replace(run, data=few)
     with pytest.raises(ValueError, match="at least 10 neighbours, .* has 5 images"):
-        evaluate(short, ["knn"], Options(tmp_path))
+        evaluate(short, ["knn"], folder=tmp_path)
 
 
 def test_a_run_can_be_evaluated_elsewhere(run, workdir, tmp_path):
@@ -105,7 +105,7 @@ def test_a_run_can_be_evaluated_elsewhere(run, workdir, tmp_path):
     shutil.move(moved / "data", tmp_path / "data")
     lost = open_run(str(moved), data_dir=str(moved / "data" / "none"))
     with pytest.raises(ValueError, match="knn: no data set 'digits'|Elsewhere"):
-        evaluate(replaced(lost, name="digits2"), ["knn"], Options(tmp_path / "a"))
+        evaluate(replaced(lost, name="digits2"), ["knn"], folder=tmp_path / "a")
     found = open_run(str(moved), data_dir=str(tmp_path / "data"), num_pictures=8)
     results, _ = measure(found, found.folder, "knn")
     assert results["tasks"].keys() >= {"health", "knn"}
@@ -116,9 +116,7 @@ def replaced(run, **data):
 
 
 def test_without_labels_or_an_evaluation_split_there_is_something_left(run, tmp_path):
-    chosen, left_out = choose(
-        replaced(run, eval_split="absent"), ["all"], Options(tmp_path)
-    )
+    chosen, left_out = choose(replaced(run, eval_split="absent"), ["all"], {})
     assert {"equivariance", "seis", "health", "flops", "pictures"} <= set(chosen)
     assert "has no split 'absent'" in left_out["knn"]
     results, _ = measure(replaced(run, eval_split="absent"), tmp_path, "rotation_probe")
@@ -129,13 +127,14 @@ def test_one_failure_does_not_end_everything(run, tmp_path, monkeypatch):
     def broken(run, options):
         raise ValueError("a broken picture")
 
-    small = {"health": TASKS["health"], "flops": Task(broken), "knn": TASKS["knn"]}
-    monkeypatch.setattr("ser_jax.evaluate.__main__.TASKS", small)
+    failing = Task("flops", None, "", broken)
+    small = {"health": TASKS["health"], "flops": failing, "knn": TASKS["knn"]}
+    monkeypatch.setattr("ser_jax.evaluate.results.TASKS", small)
     results, report = measure(run, tmp_path, "all")
     assert results["tasks"].keys() == {"health", "knn"}
     assert results["left_out"] == {"flops": "failed: a broken picture"}
     assert "- flops: failed: a broken picture" in report
-    assert evaluate(run, ["health"], Options(tmp_path))[1] == []  # not this time
-    assert evaluate(run, ["all"], Options(tmp_path))[1] == ["flops"]
+    assert evaluate(run, ["health"], folder=tmp_path)[1] == []  # not this time
+    assert evaluate(run, ["all"], folder=tmp_path)[1] == ["flops"]
     with pytest.raises(ValueError, match="a broken picture"):
-        evaluate(run, ["flops"], Options(tmp_path))
+        evaluate(run, ["flops"], folder=tmp_path)

@@ -4,8 +4,7 @@ import json
 
 from helpers.runs import save_made_up
 from helpers.support import tiny_config
-from ser_jax.evaluate.__main__ import evaluate
-from ser_jax.evaluate.task import Options
+from ser_jax.evaluate.results import as_text, evaluate
 
 
 def make_run(folder, objective, regularizer):
@@ -20,5 +19,5 @@ def make_run(folder, objective, regularizer):
 
 
 def measure(run, folder, *tasks, **options):
-    report, _ = evaluate(run, tasks, Options(folder, **options))
-    return json.loads((folder / "results.json").read_text()), report
+    results, _ = evaluate(run, tasks, folder=folder, **options)
+    return json.loads((folder / "results.json").read_text()), as_text(results)

@@ -1,6 +1,13 @@
 """Whether embeddings have collapsed: how many directions they use."""
 
+from typing import Any
+
+import jax.numpy as jnp
 import numpy as np
+
+from ser_jax.evaluate.subject import Subject
+from ser_jax.evaluate.task import Task, no_images
+from ser_jax.methods.objectives.base import mean_std
 
 
 def rankme(features: np.ndarray, *, epsilon: float = 1e-7) -> float:
@@ -52,3 +59,28 @@ def _unit(features: np.ndarray) -> np.ndarray:
     features = np.asarray(features, np.float64)
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.maximum(norms, 1e-12)
+
+
+def _measure(subject: Subject, options: Any) -> dict[str, Any]:
+    """Of the class tokens of the evaluation split, or where there is none, of train."""
+    del options
+    split = "train" if subject.data.images is subject.data.train else "eval"
+    features = subject.features(split).by_name["cls1"]
+    return {
+        "rankme": rankme(features),
+        "effective_dimension": effective_dimension(features),
+        "cls_std": float(mean_std(jnp.asarray(features))),
+        "healthy_std": features.shape[1] ** -0.5,
+    }
+
+
+TASK = Task(
+    name="health",
+    section="Collapse",
+    caption="Class tokens of the evaluation split: cls_std near 0 is collapse, "
+    "healthy_std is that of evenly spread directions.",
+    measure=_measure,
+    obstacle=no_images,
+    better={"rankme": "higher", "effective_dimension": "higher"},
+    headline=("RankMe", "rankme"),
+)

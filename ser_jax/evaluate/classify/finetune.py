@@ -9,14 +9,24 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from ser_jax.evaluate.classify.heads import Head, head_logits
+from ser_jax.data.host_transforms import RandomCrops
+from ser_jax.data.loader import train_loader
+from ser_jax.evaluate.classify.classifier import checked_logits
+from ser_jax.evaluate.classify.heads import Head, head_logits, logit_accuracy
+from ser_jax.evaluate.options import option
+from ser_jax.evaluate.run import TrainedRun
+from ser_jax.evaluate.subject import Subject
+from ser_jax.evaluate.task import Task, no_labels, no_run
 from ser_jax.models.vit import ViT
 from ser_jax.train.optim.optimizers import make_optimizer
 from ser_jax.train.optim.schedules import warmup_cosine
+from ser_jax.train.progress import Progress
 from ser_jax.train.sharding import batch_sharded, replicated, shard_batch
 
 _LAYER_DECAY = 0.65
 _INIT_STD = 0.01  # of the head's kernel
+_BASE_LR = 5e-4  # for 256 images
+_WARMUP_FRAC = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +68,9 @@ def finetune(
     Args:
         encoder: The encoder.
         variables: Its pretrained variables, on every device; left as they are.
-        batches: (pictures `[b, h, w, 3]` uint8, classes `[b]` int): this process's
+        batches: (images `[b, h, w, 3]` uint8, classes `[b]` int): this process's
             rows of `total_steps` batches or more.
-        normalize: From uint8 pictures to what the encoder takes.
+        normalize: From uint8 images to what the encoder takes.
         mesh: The mesh.
         settings: How.
         num_classes: Number of classes.
@@ -182,3 +192,95 @@ def _slower_below(updates: Any) -> Any:
 
     slower = jax.tree_util.tree_map_with_path(scaled, updates["encoder"])
     return updates | {"encoder": slower}
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneOptions:
+    """Of the task.
+
+    Attributes:
+        finetune_epochs: Passes over the training split.
+    """
+
+    finetune_epochs: float = option(20.0, "Epochs of the task finetune.", lower_bound=0)
+
+
+def _measure(subject: Subject, options: FinetuneOptions) -> dict[str, Any]:
+    """Top-1 and top-5 after training on the train split, and the settings.
+
+    Images are cropped and flipped as in pretraining, and not changed in colour. The
+    run's checkpoint stays as it is.
+    """
+    assert isinstance(subject, TrainedRun)
+    encoder, source, batch_size = (
+        subject.encoder,
+        subject.data.train,
+        subject.batch_size,
+    )
+    steps_per_epoch = max(1, len(source) // batch_size)
+    total_steps = max(1, round(options.finetune_epochs * steps_per_epoch))
+    settings = FinetuneSettings(
+        total_steps=total_steps,
+        warmup_steps=int(_WARMUP_FRAC * total_steps),
+        learning_rate=_BASE_LR * batch_size / 256,
+    )
+    crop = dataclasses.replace(subject.experiment.crops[0], name="image")
+    loader = train_loader(
+        source,
+        RandomCrops((crop,)),
+        batch_size=batch_size,
+        seed=subject.seed,
+        num_threads=subject.num_threads,
+        prefetch_batches=subject.experiment.config.loader.prefetch_batches,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    progress = Progress(
+        total_steps,
+        0,
+        batch_size,
+        log_every_s=30,
+        is_primary=jax.process_index() == 0,
+    )
+    losses = []
+
+    def on_step(step: int, metrics: Mapping[str, float]) -> None:
+        progress.update(step, metrics)
+        losses.append(metrics["loss"])
+
+    try:
+        variables, head = finetune(
+            encoder.module,
+            encoder.variables,
+            ((batch["crops"]["image"], batch["label"]) for batch in loader),
+            encoder.normalize,
+            subject.mesh,
+            settings=settings,
+            num_classes=subject.data.num_classes,
+            seed=subject.seed,
+            on_step=on_step,
+        )
+    finally:
+        loader.close()
+    classify = subject.classifier(head, "cls1", variables)
+    held_out = checked_logits(classify, subject.data.held_out, subject.transform)
+    top1, top5 = logit_accuracy(*held_out)
+    return {
+        "top1": top1,
+        "top5": top5,
+        "loss_last": losses[-1],
+        "epochs": options.finetune_epochs,
+    } | dataclasses.asdict(settings)
+
+
+TASK = Task(
+    name="finetune",
+    section="Accuracy",
+    caption="The whole encoder, fine-tuned.",
+    measure=_measure,
+    obstacle=lambda *asked: no_run(*asked) or no_labels(*asked),
+    options=FinetuneOptions,
+    in_all=False,  # It trains a network: hours, where the others read one.
+    better={"top1": "higher", "top5": "higher"},
+    headline=("fine-tuned top-1", "top1"),
+)

@@ -2,13 +2,18 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ser_jax.evaluate.features.readings import GridOptions
+from ser_jax.evaluate.subject import Subject
+from ser_jax.evaluate.task import Task, no_labels
 from ser_jax.models.normalize import l2_normalize
 
+_NEIGHBORS = (10, 20, 100, 200)
 _CHUNK_SIZE = 512  # queries at a time, or fewer:
 _MOST_SIMILARITIES = 2**27  # half a GiB of them
 
@@ -68,3 +73,40 @@ def _predict(queries, bank, labels, temperature, *, neighbors, num_classes):
     votes = jax.nn.one_hot(labels[index], num_classes)  # [q, k, classes]
     votes = votes * jnp.exp(top / temperature)[..., None]
     return jnp.stack([jnp.argmax(votes[:, :k].sum(axis=1), axis=-1) for k in neighbors])
+
+
+def _measure(subject: Subject, options: GridOptions) -> dict[str, Any]:
+    """Top-1 for every k that the train split allows, "grid<layer>_" before a grid's."""
+    num_train = len(subject.data.train)
+    neighbors = [k for k in _NEIGHBORS if k <= num_train]
+    if not neighbors:
+        raise ValueError(
+            f"k-NN votes with at least {min(_NEIGHBORS)} neighbours, but the train "
+            f"split {subject.data.train.split!r} has {num_train} images; evaluate "
+            "with a larger one."
+        )
+    results = {}
+    for prefix, name, layer in options.readings():
+        train, held_out = (subject.features(x, layer) for x in ("train", "eval"))
+        predicted = knn_predict(
+            held_out.by_name[name],
+            train.by_name[name],
+            train.labels,
+            neighbors=neighbors,
+        )
+        for k, classes in predicted.items():
+            top1 = float(np.mean(classes == held_out.labels))
+            results[f"{prefix}top1_k{k}"] = top1
+    return results
+
+
+TASK = Task(
+    name="knn",
+    section="Accuracy",
+    caption="k-NN on the class token, by number of neighbours.",
+    measure=_measure,
+    obstacle=no_labels,
+    options=GridOptions,
+    better={"*top1_k*": "higher"},
+    headline=("k-NN top-1, k = 20", "top1_k20"),
+)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from ser_jax.evaluate.classify.held_out import (
     check_same_widths,
     split_held_out,
 )
+from ser_jax.evaluate.subject import Subject
+from ser_jax.evaluate.task import Task, no_labels
 
 # 45 values from 1e-6 to 1e5.
 L2_SWEEP = tuple(float(value) for value in np.logspace(-6, 5, 45))
@@ -197,3 +200,29 @@ def _accuracy(
     stack = jax.tree.map(lambda x: x[None], head)
     top1, top5 = stack_accuracy(stack, features, labels)
     return float(top1[0]), float(top5[0])
+
+
+def _measure(subject: Subject, options: Any) -> dict[str, Any]:
+    """Top-1 and top-5 on the class token, and which fit of the sweep it is."""
+    del options
+    train, held_out = subject.features("train"), subject.features("eval")
+    result = logistic_regression(
+        train.by_name["cls1"],
+        train.labels,
+        held_out.by_name["cls1"],
+        held_out.labels,
+        seed=subject.seed,
+        num_classes=subject.data.num_classes,
+    )
+    return {"top1": result.top1, "top5": result.top5} | dataclasses.asdict(result.best)
+
+
+TASK = Task(
+    name="logreg",
+    section="Accuracy",
+    caption="Logistic regression on the class token.",
+    measure=_measure,
+    obstacle=no_labels,
+    better={"top1": "higher", "top5": "higher"},
+    headline=("logistic regression top-1", "top1"),
+)

@@ -8,6 +8,9 @@ from ser_jax.evaluate.cost.compare import (
     step_and_shapes,
     without_regularizer,
 )
+from ser_jax.evaluate.run import TrainedRun
+from ser_jax.evaluate.subject import Subject
+from ser_jax.evaluate.task import Task, no_run
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.flops import flops_by_scope
 
@@ -82,3 +85,20 @@ def _part(scope: str) -> str:
     outermost = scope.partition("/")[0]  # "views", "transpose(jvp(student_encoder))"
     part = _PARTS.get(outermost.rpartition("(")[2].rstrip(")"), _OTHER)
     return _passes(part)[-1 if outermost.startswith("transpose(") else 0]
+
+
+def _measure(subject: Subject, options: Any) -> dict[str, Any]:
+    """`flops_by_part` of the run's step."""
+    del options
+    assert isinstance(subject, TrainedRun)
+    return flops_by_part(subject.experiment)
+
+
+TASK = Task(
+    name="flops",
+    section="FLOPs",
+    caption="FLOPs of one training step.",
+    measure=_measure,
+    obstacle=no_run,
+    headline=("FLOPs over the base's", "ratio"),
+)

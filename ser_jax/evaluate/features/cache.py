@@ -8,13 +8,13 @@ is computed anew.
 
 import json
 import logging
-import pathlib
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 
 from ser_jax.storage.files import write_json
@@ -25,7 +25,7 @@ _logger = logging.getLogger(__name__)
 
 
 def cached_features(
-    folder: pathlib.Path,
+    folder: epath.Path,
     compute: Compute,
     *,
     key: Mapping[str, Any],
@@ -86,7 +86,7 @@ def cached_features(
 
 
 def _open(
-    files: Mapping[str, pathlib.Path], shape: tuple[int, int], *, keep: bool
+    files: Mapping[str, epath.Path], shape: tuple[int, int], *, keep: bool
 ) -> dict[str, np.memmap]:
     """The arrays to write to; what they hold is kept, or they are made anew."""
     if keep:
@@ -105,7 +105,7 @@ def _open(
     }
 
 
-def _read(files: Mapping[str, pathlib.Path]) -> dict[str, np.ndarray]:
+def _read(files: Mapping[str, epath.Path]) -> dict[str, np.ndarray]:
     """The arrays on disk; none of one that is cut short or missing."""
     try:
         return {name: np.load(path, mmap_mode="r") for name, path in files.items()}
@@ -113,7 +113,7 @@ def _read(files: Mapping[str, pathlib.Path]) -> dict[str, np.ndarray]:
         return {}
 
 
-def _read_sums(path: pathlib.Path, record: Mapping[str, Any]) -> dict[str, int]:
+def _read_sums(path: epath.Path, record: Mapping[str, Any]) -> dict[str, int]:
     """Checksums by first example; {} if there are none, or of something else."""
     try:
         found = json.loads(path.read_text())

@@ -1,5 +1,6 @@
 """What is read off a frozen encoder: features by name, side by side in one row."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -7,9 +8,31 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.evaluate.features.layers import layer_encoder
+from ser_jax.evaluate.options import option
 from ser_jax.models.vit import ViT
 
 _NUM_BLOCKS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class GridOptions:
+    """Of tasks that can read a token grid beside the class token.
+
+    Attributes:
+        grid_layer: The layer that it is of.
+    """
+
+    grid_layer: int | None = option(
+        None, "Layer whose token grid k-NN and linear heads read, too."
+    )
+
+    def readings(self) -> list[tuple[str, str, int | None]]:
+        """What is read: prefix of the results, feature, layer of the grid it is of."""
+        read: list[tuple[str, str, int | None]] = [("", "cls1", None)]
+        if self.grid_layer is not None:
+            grid = f"grid{self.grid_layer}"
+            read.append((f"{grid}_", grid, self.grid_layer))
+        return read
 
 
 class Reading(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 
 from ser_jax.evaluate.features.layers import every_layer
 from ser_jax.evaluate.layers.scores import Scores, equivariance_scores
+from ser_jax.evaluate.task import Task, no_images
 
 
 def equivariance_by_depth(
@@ -57,3 +58,19 @@ def _plain(score: Scores) -> dict[str, float]:
         "cls_cosine": score.cls.value,
         "cls_cosine_random": score.cls.random,
     }
+
+
+TASK = Task(
+    name="equivariance",
+    section="Equivariance",
+    caption="Tokens of the moved picture against tokens moved along.",
+    measure=lambda subject, _: equivariance_by_depth(
+        subject.encoder.module,
+        subject.encoder.local_variables,
+        subject.images,
+        seed=subject.seed,
+    ),
+    obstacle=no_images,
+    better={"top1": "higher", "corrected": "higher", "error": "lower"},
+    in_detail=("layer_*",),
+)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ser_jax.evaluate.features.layers import LayerEncoder, every_layer, whole_batches
+from ser_jax.evaluate.subject import Subject
+from ser_jax.evaluate.task import Task, no_images
 
 # Velocity of a point p = (down, right), measured from the centre: A p + b.
 _FIELDS: dict[str, tuple[tuple[list[list[float]], list[float]], ...]] = {
@@ -149,3 +151,24 @@ def _by_kind(batches: list[_Sums]) -> dict[str, float]:
     ends = np.cumsum([len(of_kind) for of_kind in _FIELDS.values()])
     by_kind = zip(_FIELDS, np.split(total, ends[:-1]), strict=True)
     return {kind: float(values.mean()) for kind, values in by_kind}
+
+
+def _obstacle(subject: Subject, options: Any) -> str | None:
+    """A grid's outermost cells are left out."""
+    side = subject.image_size // subject.encoder.module.patch_size
+    if side < 3:
+        return f"the last layer has {side} x {side} cells; at least 3 x 3 are needed."
+    return no_images(subject, options)
+
+
+TASK = Task(
+    name="lie_derivative",
+    section="Equivariance",
+    caption="Change under an infinitesimal move; 0 is equivariant.",
+    measure=lambda subject, _: lie_derivatives(
+        subject.encoder.module, subject.encoder.local_variables, subject.images
+    ),
+    obstacle=_obstacle,
+    better=dict.fromkeys(_FIELDS, "lower"),
+    in_detail=("layer_*",),
+)

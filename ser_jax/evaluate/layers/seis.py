@@ -10,6 +10,7 @@ import numpy as np
 
 from ser_jax.evaluate.features.layers import every_layer, whole_batches
 from ser_jax.evaluate.layers.transforms import DEFAULT_TRANSFORMS, encoded_pairs
+from ser_jax.evaluate.task import Task, no_images
 from ser_jax.models.outputs import TokenGrid
 
 _VARIANCE_KEPT = 0.99
@@ -146,3 +147,19 @@ def _principal(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _unit(columns: np.ndarray) -> np.ndarray:
     return columns / np.linalg.norm(columns, axis=0)
+
+
+TASK = Task(
+    name="seis",
+    section="Equivariance",
+    caption="SEIS, by layer.",
+    measure=lambda subject, _: seis_by_depth(
+        subject.encoder.module,
+        subject.encoder.local_variables,
+        subject.images,
+        seed=subject.seed,
+    ),
+    obstacle=no_images,
+    better={"equivariance": "higher"},
+    in_detail=("layer_*",),
+)

@@ -1,9 +1,9 @@
 """Patches of pictures: what the class token looks at, and what their tokens say."""
 
 import dataclasses
-import pathlib
 
 import numpy as np
+from etils import epath
 
 from ser_jax.evaluate.pictures import figures
 
@@ -63,8 +63,8 @@ class TokenColors:
 
 
 def attention_picture(
-    path: pathlib.Path, images: np.ndarray, attention: np.ndarray
-) -> pathlib.Path:
+    path: epath.Path, images: np.ndarray, attention: np.ndarray
+) -> epath.Path:
     """Path of a PNG: each picture beside its heads' attention, one map a head.
 
     Args:
@@ -93,8 +93,8 @@ def attention_picture(
 
 
 def patch_pca_picture(
-    path: pathlib.Path, images: np.ndarray, tokens: np.ndarray
-) -> pathlib.Path:
+    path: epath.Path, images: np.ndarray, tokens: np.ndarray
+) -> epath.Path:
     """Path of a PNG: pictures, and below them their tokens in joint colours.
 
     Args:

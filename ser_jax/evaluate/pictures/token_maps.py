@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from matplotlib import colormaps
 
 from ser_jax.evaluate.layers.transforms import (
@@ -114,12 +114,12 @@ def token_maps(
 
 
 def token_maps_picture(
-    path: pathlib.Path,
+    path: epath.Path,
     maps: Sequence[TokenMap],
     *,
     mean: Sequence[float],
     std: Sequence[float],
-) -> pathlib.Path:
+) -> epath.Path:
     """Path of a PNG, one row a map: x, gx, F(x), rho_g F(x), F(gx), their distance.
 
     Tokens are coloured by principal components of all the rows' F(x), so F(gx) looks

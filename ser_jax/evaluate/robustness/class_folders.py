@@ -2,11 +2,11 @@
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import grain
+from etils import epath
 
 from ser_jax.data.host_transforms import UnreadableImageError
 from ser_jax.data.sources import Source
@@ -21,7 +21,7 @@ class ClassFiles(Sequence[dict[str, Any]]):
         files: (path within the folder, label), in the order of the records.
     """
 
-    folder: pathlib.Path
+    folder: epath.Path
     files: list[tuple[str, int]] = dataclasses.field(repr=False)
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class NamesFile(grain.transforms.Map):
             ) from error
 
 
-def find_set(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+def find_set(folder: epath.Path, name: str) -> epath.Path | None:
     """`<folder>/<name>` or `<folder>/<group>/<name>`, whichever there is.
 
     Args:
@@ -88,7 +88,7 @@ def find_set(folder: pathlib.Path, name: str) -> pathlib.Path | None:
 
 
 def label_classes(
-    folder: pathlib.Path, num_classes: int, class_names: Sequence[str] | None
+    folder: epath.Path, num_classes: int, class_names: Sequence[str] | None
 ) -> dict[str, int]:
     """The label of each class folder.
 
@@ -128,7 +128,7 @@ def label_classes(
 
 
 def list_files(
-    folder: pathlib.Path, labels: dict[str, int], suffixes: tuple[str, ...]
+    folder: epath.Path, labels: dict[str, int], suffixes: tuple[str, ...]
 ) -> ClassFiles:
     """The files of every class.
 

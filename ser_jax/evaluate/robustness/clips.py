@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-import pathlib
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import cv2
 import grain
 import numpy as np
+from etils import epath
 
 from ser_jax.data.host_transforms import (
     UnreadableImageError,
@@ -150,7 +150,7 @@ def generated_clips(source: Source, name: str, *, size_px: int, seed: int) -> Cl
 
 
 def published_clips(
-    folder: pathlib.Path, labels: dict[str, int], *, size_px: int
+    folder: epath.Path, labels: dict[str, int], *, size_px: int
 ) -> Clips:
     """Clips of ImageNet-P.
 

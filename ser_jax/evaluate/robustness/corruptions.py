@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 from typing import Any
 
 import grain
@@ -16,8 +15,15 @@ from ser_jax.evaluate.classify.classifier import (
     checked_logits,
     no_progress,
 )
+from ser_jax.evaluate.classify.linear import HeadOptions
+from ser_jax.evaluate.options import option
 from ser_jax.evaluate.robustness.class_folders import NamesFile
 from ser_jax.evaluate.robustness.generate import CORRUPTIONS, corrupt
+from ser_jax.evaluate.robustness.head import (
+    head_classifier,
+    log_pass,
+    not_generated,
+)
 from ser_jax.evaluate.robustness.metrics import (
     NUM_SEVERITIES,
     alexnet_normalized_mce,
@@ -30,6 +36,9 @@ from ser_jax.evaluate.robustness.published import (
     CorruptedSet,
     open_corrupted,
 )
+from ser_jax.evaluate.subject import Subject
+from ser_jax.evaluate.task import Task, no_labels
+from ser_jax.storage.files import as_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +125,7 @@ def evaluate_corruptions(
         if source.num_classes is None:
             raise ValueError(f"{source.name!r} has no classes to tell apart.")
         corrupted = open_corrupted(
-            pathlib.Path(folder).expanduser(), source.num_classes, source.class_names
+            as_path(folder), source.num_classes, source.class_names
         )
         names, clean = corrupted.corruptions, source
 
@@ -167,3 +176,59 @@ def _error(
 ) -> float:
     logits, labels = checked_logits(classify, source, transform)
     return float(np.mean(logits.argmax(1) != labels))
+
+
+@dataclasses.dataclass(frozen=True)
+class CorruptionOptions(HeadOptions):
+    """Of the task.
+
+    Attributes:
+        corrupted: Folder of ImageNet-C or CIFAR-10-C; None: pictures corrupted here.
+    """
+
+    corrupted: str | None = option(
+        None, "Folder of ImageNet-C or CIFAR-10-C; else made here."
+    )
+
+
+def _obstacle(subject: Subject, options: CorruptionOptions) -> str | None:
+    """Corrupted pictures are published, or made at two sizes."""
+    if why := no_labels(subject, options):
+        return why
+    if options.corrupted is None:
+        return not_generated(subject, "--corrupted=DIR")
+    train = subject.data.train
+    try:
+        folder = as_path(options.corrupted)
+        open_corrupted(folder, subject.data.num_classes, train.class_names)
+    except (ValueError, OSError) as error:
+        return str(error)
+    return None
+
+
+def _measure(subject: Subject, options: CorruptionOptions) -> dict[str, Any]:
+    """`evaluate_corruptions` of the linear head, and which head it is."""
+    classify, head = head_classifier(subject, options)
+    return head | evaluate_corruptions(
+        classify,
+        subject.data.held_out,
+        subject.transform,
+        image_size=subject.image_size,
+        num_images=subject.num_pictures,
+        seed=subject.seed,
+        folder=options.corrupted,
+        progress=log_pass,
+    )
+
+
+TASK = Task(
+    name="corruptions",
+    section="Robustness",
+    caption="The linear head on corrupted pictures.",
+    measure=_measure,
+    obstacle=_obstacle,
+    options=CorruptionOptions,
+    better={"*top1": "higher", "*_mce": "lower"},
+    in_detail=("errors",),
+    headline=("top-1 on corrupted pictures", "top1"),
+)

@@ -1,12 +1,14 @@
 """Whether predictions flip while a picture changes slowly: ImageNet-P."""
 
+import dataclasses
 import functools
+import json
 import os
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from ser_jax.data.sources import Source
 from ser_jax.evaluate.classify.classifier import (
@@ -15,6 +17,8 @@ from ser_jax.evaluate.classify.classifier import (
     checked_logits,
     no_progress,
 )
+from ser_jax.evaluate.classify.linear import HeadOptions
+from ser_jax.evaluate.options import option
 from ser_jax.evaluate.robustness.class_folders import find_set, label_classes
 from ser_jax.evaluate.robustness.clips import (
     AsItIs,
@@ -23,11 +27,19 @@ from ser_jax.evaluate.robustness.clips import (
     published_clips,
 )
 from ser_jax.evaluate.robustness.frames import PERTURBATIONS, RESIZE_PX
+from ser_jax.evaluate.robustness.head import (
+    head_classifier,
+    log_pass,
+    not_generated,
+)
 from ser_jax.evaluate.robustness.metrics import (
     flip_probability,
     mean_flip_rate,
     top1_over_frames,
 )
+from ser_jax.evaluate.subject import Subject
+from ser_jax.evaluate.task import Task, no_labels
+from ser_jax.storage.files import as_path
 
 _CLIPS_PER_PASS = 1000  # logits of 31 frames each over 1000 classes take 124 MB
 
@@ -74,7 +86,7 @@ def evaluate_perturbations(
     if folder is None:
         open_clips = _generated(source.subset(num_images), image_size, seed)
     else:
-        root = pathlib.Path(folder).expanduser()
+        root = as_path(folder)
         places = open_perturbed(root, source)
         open_clips = {
             name: functools.partial(published_clips, *place, size_px=image_size)
@@ -122,8 +134,8 @@ def _generated(
 
 
 def open_perturbed(
-    root: pathlib.Path, source: Source
-) -> dict[str, tuple[pathlib.Path, dict[str, int]]]:
+    root: epath.Path, source: Source
+) -> dict[str, tuple[epath.Path, dict[str, int]]]:
     """Finds ImageNet-P's clips.
 
     Args:
@@ -167,3 +179,86 @@ def _predict(
         np.concatenate(predictions).reshape(clips.num_clips, clips.num_frames),
         np.concatenate(labels),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class PerturbationOptions(HeadOptions):
+    """Of the task.
+
+    Attributes:
+        perturbed: Folder of ImageNet-P; None: clips made here.
+        flip_normalizers: JSON file, perturbation -> a reference network's flip
+            probability; None: there is no mean flip rate.
+    """
+
+    perturbed: str | None = option(None, "Folder of ImageNet-P; else made here.")
+    flip_normalizers: str | None = option(
+        None,
+        "JSON file, perturbation -> flip probability of a reference network, for the "
+        "mFR.",
+    )
+
+
+def _obstacle(subject: Subject, options: PerturbationOptions) -> str | None:
+    """Clips are published, or made at two sizes; a flip rate is over another's."""
+    if why := no_labels(subject, options):
+        return why
+    if options.perturbed is None:
+        if why := not_generated(subject, "--perturbed=DIR"):
+            return why
+    try:
+        if options.perturbed is not None:
+            open_perturbed(as_path(options.perturbed), subject.data.train)
+        normalizers = _flip_normalizers(options)
+    except (ValueError, OSError) as error:
+        return str(error)
+    if normalizers is not None and normalizers.keys() - set(PERTURBATIONS):
+        return f"{options.flip_normalizers} names what is no perturbation."
+    return None
+
+
+def _flip_normalizers(options: PerturbationOptions) -> dict[str, float] | None:
+    """A reference network's flip probabilities by perturbation, if they are given."""
+    if options.flip_normalizers is None:
+        return None
+    path = as_path(options.flip_normalizers)
+    try:
+        found = json.loads(path.read_text())
+        return {name: float(value) for name, value in found.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{path} must hold a JSON object, perturbation -> flip probability of the "
+            f"reference network: {error}."
+        ) from error
+
+
+def _measure(subject: Subject, options: PerturbationOptions) -> dict[str, Any]:
+    """`evaluate_perturbations` of the linear head, and which head it is."""
+    classify, head = head_classifier(subject, options)
+    return head | evaluate_perturbations(
+        classify,
+        subject.data.held_out,
+        image_size=subject.image_size,
+        num_images=subject.num_pictures,
+        seed=subject.seed,
+        folder=options.perturbed,
+        normalizers=_flip_normalizers(options),
+        progress=log_pass,
+    )
+
+
+TASK = Task(
+    name="perturbations",
+    section="Robustness",
+    caption="How often its prediction changes within a clip.",
+    measure=_measure,
+    obstacle=_obstacle,
+    options=PerturbationOptions,
+    better={
+        "top1": "higher",
+        "top1_by_perturbation": "higher",
+        "flip_probability": "lower",
+        "mean_flip_*": "lower",
+    },
+    in_detail=("flip_probability", "top1_by_perturbation"),
+)

@@ -1,11 +1,11 @@
 """ImageNet-C and CIFAR-10-C as published or as TFDS prepares them."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from ser_jax.data.prepare.write import encode_png
 from ser_jax.data.sources import Source, open_source
@@ -44,7 +44,7 @@ class CorruptedSet:
 
 
 def open_corrupted(
-    folder: pathlib.Path, num_classes: int, class_names: Sequence[str] | None
+    folder: epath.Path, num_classes: int, class_names: Sequence[str] | None
 ) -> CorruptedSet:
     """Finds out what a folder holds.
 
@@ -81,7 +81,7 @@ def open_corrupted(
 
 
 def _tree(
-    folder: pathlib.Path, num_classes: int, class_names: Sequence[str] | None
+    folder: epath.Path, num_classes: int, class_names: Sequence[str] | None
 ) -> CorruptedSet:
     places = {name: place for name in _ALL if (place := find_set(folder, name))}
     severities = {
@@ -126,7 +126,7 @@ class _Rows(Sequence[dict[str, Any]]):
         }
 
 
-def _arrays(folder: pathlib.Path, num_classes: int) -> CorruptedSet:
+def _arrays(folder: epath.Path, num_classes: int) -> CorruptedSet:
     labels = _load_array(folder / "labels.npy")
     arrays = {
         name: _load_array(path)
@@ -156,7 +156,7 @@ def _arrays(folder: pathlib.Path, num_classes: int) -> CorruptedSet:
     return CorruptedSet("official", False, tuple(arrays), open_one)
 
 
-def _load_array(path: pathlib.Path) -> np.ndarray:
+def _load_array(path: epath.Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r")
     except (ValueError, EOFError) as error:
@@ -166,7 +166,7 @@ def _load_array(path: pathlib.Path) -> np.ndarray:
 
 
 def _prepared(
-    data_dir: pathlib.Path, prepared: list[str], num_classes: int
+    data_dir: epath.Path, prepared: list[str], num_classes: int
 ) -> CorruptedSet:
     if len(prepared) > 1:
         raise ValueError(
@@ -198,7 +198,7 @@ def _prepared(
     return CorruptedSet(made_by, is_imagenet, tuple(found), open_one)
 
 
-def _check_severities(folder: pathlib.Path, found: dict[str, list[int]]) -> None:
+def _check_severities(folder: epath.Path, found: dict[str, list[int]]) -> None:
     """Refuses a part of a corruption: its mean error would compare with nothing."""
     lacking = [
         f"{name} {', '.join(str(s) for s in _SEVERITIES if s not in there)}"

@@ -1,13 +1,19 @@
 """Accuracy on other pictures of ImageNet's classes: V2, R, A and Sketch."""
 
+import dataclasses
 from typing import Any
 
 import grain
 import numpy as np
 
-from ser_jax.data.sources import Source
+from ser_jax.data.sources import Source, open_source
 from ser_jax.evaluate.classify.classifier import Classify, checked_logits
 from ser_jax.evaluate.classify.heads import logit_accuracy
+from ser_jax.evaluate.classify.linear import HeadOptions
+from ser_jax.evaluate.options import option
+from ser_jax.evaluate.robustness.head import head_classifier
+from ser_jax.evaluate.subject import Subject
+from ser_jax.evaluate.task import Task, no_labels
 
 
 def evaluate_shifted(
@@ -87,3 +93,57 @@ def match_classes(source: Source, train: Source) -> np.ndarray:
             "prepare it with the same names."
         )
     return np.array([labels.get(name, -1) for name in source.class_names])
+
+
+@dataclasses.dataclass(frozen=True)
+class ShiftedOptions(HeadOptions):
+    """Of the task.
+
+    Attributes:
+        shifted: Names of further data sets with the same classes.
+    """
+
+    shifted: tuple[str, ...] = option(
+        (), "Prepared data sets: imagenet_v2, imagenet_r, imagenet_sketch, ..."
+    )
+
+
+def _obstacle(subject: Subject, options: ShiftedOptions) -> str | None:
+    """Other sets are named, prepared and of the same classes."""
+    if not options.shifted:
+        return "name prepared data sets, --shifted=imagenet_v2,imagenet_r."
+    if why := no_labels(subject, options):
+        return why
+    try:
+        for name in options.shifted:
+            source = open_source(name, "test", subject.data.data_dir)
+            match_classes(source, subject.data.train)
+    except (ValueError, OSError) as error:
+        return str(error)
+    return None
+
+
+def _measure(subject: Subject, options: ShiftedOptions) -> dict[str, Any]:
+    """`evaluate_shifted` of the linear head on every set, and which head it is."""
+    classify, head = head_classifier(subject, options)
+    return head | {
+        name: evaluate_shifted(
+            classify,
+            open_source(name, "test", subject.data.data_dir),
+            subject.transform,
+            train=subject.data.train,
+        )
+        for name in options.shifted
+    }
+
+
+TASK = Task(
+    name="shifted",
+    section="Accuracy",
+    caption="The linear head on other test sets.",
+    measure=_measure,
+    obstacle=_obstacle,
+    options=ShiftedOptions,
+    optional=True,
+    better={"top1": "higher", "top5": "higher"},
+)

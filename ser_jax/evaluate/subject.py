@@ -1,0 +1,238 @@
+"""What a task looks at: an encoder, its data, its features on disk."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from ser_jax.data.host_transforms import CentreCrop
+from ser_jax.data.sources import Source
+from ser_jax.evaluate.classify.classifier import Classify
+from ser_jax.evaluate.classify.heads import Head, head_logits
+from ser_jax.evaluate.data import EvalData
+from ser_jax.evaluate.encoder import FrozenEncoder
+from ser_jax.evaluate.features.cache import cached_features
+from ser_jax.evaluate.features.extract import extract, make_embed
+from ser_jax.evaluate.features.readings import Reading, read_grid, read_tokens
+from ser_jax.train.progress import Progress
+from ser_jax.train.sharding import check_batch_size, make_mesh
+
+_PART_BYTES = 2**28  # what an interrupted extraction may lose
+_MOST_BYTES = 2**36  # of one split's features on disk
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What was read off the images of a split.
+
+    Attributes:
+        by_name: Feature -> `[n, d]`, float32, mapped from disk; see `readings`.
+        labels: Classes, `[n]`, int64.
+    """
+
+    by_name: Mapping[str, np.ndarray]
+    labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """An encoder, what it is evaluated on, and where what is found is kept.
+
+    Attributes:
+        encoder: The encoder.
+        data: What it is evaluated on.
+        folder: Where features and heads are kept.
+        out_folder: Where results and pictures go; None: there, too.
+        mesh: The mesh.
+        batch_size: Images encoded at a time, over all devices; a multiple of their
+            number.
+        num_pictures: Images that are moved, corrupted here, and drawn; all, if there
+            are fewer.
+        num_threads: Threads that decode.
+        seed: Of what is left to chance.
+
+    Raises:
+        ValueError: If the devices cannot share a batch evenly.
+    """
+
+    encoder: FrozenEncoder
+    data: EvalData
+    folder: epath.Path
+    out_folder: epath.Path | None = None
+    mesh: Mesh = dataclasses.field(default_factory=make_mesh)
+    batch_size: int = 256
+    num_pictures: int = 256
+    num_threads: int = 16
+    seed: int = 0
+
+    def __post_init__(self):
+        """Checks the batch size."""
+        check_batch_size(self.batch_size, self.mesh)
+
+    def about(self) -> dict[str, Any]:
+        """What results are of, for their file."""
+        about: dict[str, Any] = {"digest": self.encoder.digest, "seed": self.seed}
+        if self.data.unlabelled() is None:
+            about["num_train"] = len(self.data.train)
+            about["num_eval"] = len(self.data.held_out)
+        return about
+
+    @property
+    def results_folder(self) -> epath.Path:
+        """Where results and pictures go."""
+        return self.out_folder or self.folder
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of the images that the encoder is given."""
+        return self.encoder.image_size
+
+    @property
+    def transform(self) -> CentreCrop:
+        """From a record to the image that is evaluated."""
+        return self.encoder.transform
+
+    def features(self, split: str, grid_layer: int | None = None) -> Features:
+        """Features of a split, computed once and kept in the folder.
+
+        Args:
+            split: "train" or "eval".
+            grid_layer: Layer whose token grid is read instead of the class tokens.
+
+        Returns:
+            The features.
+
+        Raises:
+            ValueError: If they would be too large to keep.
+        """
+        name = split if grid_layer is None else f"{split}-grid{grid_layer}"
+        if name not in self._features:
+            self._features[name] = self._read_features(name, split, grid_layer)
+        return self._features[name]
+
+    def _read_features(self, name: str, split: str, grid_layer: int | None) -> Features:
+        reading = self._reading(grid_layer)
+        source = self.data.train if split == "train" else self.data.held_out
+        embed, batch_size = self._embed(reading.read), self.batch_size
+        width = max(columns.stop for columns in reading.columns.values())
+        if (size := 4 * width * len(source)) > _MOST_BYTES:
+            raise ValueError(
+                f"features {', '.join(reading.columns)} of {len(source)} images are "
+                f"{size / 2**30:.0f} GiB, more than the {_MOST_BYTES / 2**30:.0f} GiB "
+                "that are kept; give a smaller split, --train_split='train[:5%]'."
+            )
+        part_size = max(1, _PART_BYTES // (4 * width * batch_size)) * batch_size
+        progress = Progress(
+            -(-len(source) // batch_size),
+            0,
+            batch_size,
+            log_every_s=30,
+            is_primary=jax.process_index() == 0,
+        )
+
+        def compute(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+            batches = itertools.count(start // batch_size + 1)
+            return self._extract(
+                embed,
+                reading.variables,
+                source.part(start, stop),
+                self.transform,
+                lambda: progress.update(next(batches)),
+            )
+
+        rows, labels = cached_features(
+            self.folder / "features" / name,
+            compute,
+            key={
+                "encoder": self.encoder.digest,
+                "data": source.fingerprint,
+                "transform": dataclasses.asdict(self.transform),
+                "columns": {k: [c.start, c.stop] for k, c in reading.columns.items()},
+            },
+            shape=(len(source), width),
+            part_size=part_size,
+        )
+        by_name = {name: rows[:, columns] for name, columns in reading.columns.items()}
+        return Features(by_name, labels)
+
+    def classifier(
+        self, head: Head, feature: str, variables: Mapping[str, Any] | None = None
+    ) -> Classify:
+        """What classifies images with a linear head on the encoder.
+
+        Args:
+            head: The head.
+            feature: Feature that it reads, of `features` without a grid.
+            variables: Of an encoder trained further; None for its own.
+
+        Returns:
+            `(source, transform) -> (logits [n, classes] float32, labels [n])`. It
+            compiles once for all sources.
+        """
+        variables = variables or self.encoder.variables
+        reading = read_tokens(self.encoder.module, variables)
+        columns = reading.columns[feature]
+
+        def logits(variables: Any, images: jax.Array) -> jax.Array:
+            encoder_variables, head = variables
+            features = reading.read(encoder_variables, images)
+            return head_logits(head, features[:, columns])
+
+        embed, params = self._embed(logits), (reading.variables, head)
+        return lambda source, transform: self._extract(embed, params, source, transform)
+
+    @functools.cached_property
+    def pictures(self) -> np.ndarray:
+        """Images of the evaluation split as they are drawn, `[n, h, w, 3]`, uint8."""
+        embed = make_embed(lambda _, images: images, self.mesh)
+        source = self.data.images.subset(self.num_pictures)
+        return self._extract(embed, (), source, self.transform)[0]
+
+    @functools.cached_property
+    def images(self) -> np.ndarray:
+        """The same as the encoder takes them: normalised, float32."""
+        normalize = jax.jit(self.encoder.normalize)
+        starts = range(0, len(self.pictures), self.batch_size)
+        batches = (self.pictures[i : i + self.batch_size] for i in starts)
+        return np.concatenate([np.asarray(normalize(batch)) for batch in batches])
+
+    @functools.cached_property
+    def _features(self) -> dict[str, Features]:
+        return {}
+
+    def _reading(self, grid_layer: int | None) -> Reading:
+        module, variables = self.encoder.module, self.encoder.variables
+        if grid_layer is None:
+            return read_tokens(module, variables)
+        return read_grid(module, variables, grid_layer)
+
+    def _embed(self, read: Callable[[Any, jax.Array], jax.Array]) -> Any:
+        normalize = self.encoder.normalize
+        return make_embed(lambda v, images: read(v, normalize(images)), self.mesh)
+
+    def _extract(
+        self,
+        embed: Any,
+        params: Any,
+        source: Source,
+        transform: grain.transforms.Map,
+        on_batch: Callable[[], None] = lambda: None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        rows = -(-len(source) // self.mesh.size) * self.mesh.size
+        return extract(
+            embed,
+            params,
+            source,
+            transform,
+            self.mesh,
+            batch_size=min(self.batch_size, rows),  # the last one is filled up
+            num_threads=self.num_threads,
+            on_batch=on_batch,
+        )
