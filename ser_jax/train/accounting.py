@@ -4,6 +4,7 @@ Methods differ in all of these; runs compare fairly where these numbers match.
 """
 
 import collections
+import dataclasses
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -11,11 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ser_jax.evaluate.cost.compare import step_and_shapes
 from ser_jax.methods.variables import Variables
 from ser_jax.models.vit import ViT
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.flops import count_flops
+from ser_jax.train.step import make_train_step
 from ser_jax.views.view import View
 
 
@@ -86,6 +87,32 @@ def account(experiment: Experiment) -> dict[str, Any]:
         "flops_per_image": flops / batch_size,
         "parameters": _parameters(experiment, state.variables),
     }
+
+
+def step_and_shapes(experiment: Experiment, **encoder: Any) -> tuple[Any, Any, Any]:
+    """The training step and the shapes of its arguments, for counting FLOPs.
+
+    What `remat` recomputes is the price of memory, not part of the model's FLOPs: it is
+    off in this step.
+
+    Args:
+        experiment: What is trained.
+        **encoder: Changes to the encoder's attributes; those it does not have are left
+            out (a ResNet has no `scan`).
+
+    Returns:
+        The step, its state and its batch, for `count_flops(*step_and_shapes(...))`.
+    """
+    old = experiment.learner.encoder
+    wanted = {"remat": False, **encoder}
+    changed = old.clone(**{k: v for k, v in wanted.items() if hasattr(old, k)})
+    learner = dataclasses.replace(experiment.learner, encoder=changed)
+    experiment = dataclasses.replace(experiment, learner=learner)
+    step = make_train_step(
+        learner, experiment.optimizer, experiment.learning_rate, experiment.step_rng
+    )
+    state = jax.eval_shape(experiment.init_state, experiment.init_rng)
+    return step, state, experiment.abstract_batch()
 
 
 def _tokens_in(encoder: Any, view: View) -> float:

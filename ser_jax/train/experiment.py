@@ -18,9 +18,9 @@ from ser_jax.methods.regularizers.registry import REGULARIZERS
 from ser_jax.methods.variables import Variables
 from ser_jax.models.outputs import EncoderOutput
 from ser_jax.models.variants import make_encoder
-from ser_jax.train import state as train_state
 from ser_jax.train.optim.optimizers import make_optimizer
 from ser_jax.train.optim.schedules import cosine_momentum, equiv_factor, warmup_cosine
+from ser_jax.train.step import TrainState, create_state
 from ser_jax.views.make import ViewMaker
 from ser_jax.views.recipe import Recipe
 from ser_jax.views.recipes import crop_scale, recipe
@@ -89,11 +89,9 @@ class Experiment:
             "crop_params": {spec.name: params for spec in self.crops},
         }
 
-    def init_state(self, rng: jax.Array) -> train_state.TrainState:
+    def init_state(self, rng: jax.Array) -> TrainState:
         """Fresh training state; to be called inside `jit`."""
-        return train_state.create(
-            rng, self.learner, self.optimizer, self.abstract_batch()
-        )
+        return create_state(rng, self.learner, self.optimizer, self.abstract_batch())
 
     def embed(self, encoder_variables: Any, images: jax.Array) -> jax.Array:
         """Class tokens, `[b, d]`, float32; arguments as of `encode`."""

@@ -28,7 +28,7 @@ from ser_jax.train.preemption import StopSignal
 from ser_jax.train.progress import Progress, Stopwatch
 from ser_jax.train.resume import restore_or_init
 from ser_jax.train.sharding import check_batch_size, make_mesh, shard_batch
-from ser_jax.train.state import TrainState
+from ser_jax.train.step import TrainState
 
 Probe = Callable[[Any], dict[str, float]]
 

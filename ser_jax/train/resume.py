@@ -13,7 +13,7 @@ from ser_jax.data.sources import Source
 from ser_jax.storage.checkpoint import Checkpointer
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.sharding import replicated
-from ser_jax.train.state import TrainState
+from ser_jax.train.step import TrainState
 
 _logger = logging.getLogger(__name__)
 

@@ -1,17 +1,58 @@
-"""One training step, as a pure function of state and batch."""
+"""The state of training, and one step as a pure function of state and batch."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
 from ser_jax.methods.learner import Batch, Learner, Variables
 from ser_jax.methods.objectives.base import Metrics
-from ser_jax.train.state import TrainState
 from ser_jax.views.view import View
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a checkpoint must hold to go on exactly.
+
+    Attributes:
+        step: Optimizer steps done, `[]`, int32.
+        variables: Weights, target weights, statistics, method state.
+        opt_state: State of the optimizer.
+    """
+
+    step: jax.Array
+    variables: Variables
+    opt_state: optax.OptState
+
+
+def create_state(
+    rng: jax.Array,
+    learner: Learner,
+    optimizer: optax.GradientTransformation,
+    batch: Batch,
+) -> TrainState:
+    """Fresh state at step 0.
+
+    Args:
+        rng: Key.
+        learner: What is trained.
+        optimizer: Its optimizer.
+        batch: A batch or its shapes; only shapes and dtypes are used.
+
+    Returns:
+        The state. Call it inside `jit`.
+    """
+    variables = learner.init(rng, batch)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        variables=variables,
+        opt_state=optimizer.init(variables.params),
+    )
+
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 

@@ -31,8 +31,7 @@ from ser_jax.methods.objectives.moco_v3 import MoCoV3
 from ser_jax.methods.variables import Variables
 from ser_jax.models.heads import TokenProjector
 from ser_jax.train.optim.optimizers import make_optimizer
-from ser_jax.train.state import TrainState
-from ser_jax.train.step import make_train_step
+from ser_jax.train.step import TrainState, make_train_step
 
 
 def params_from(sd: dict, layer: int) -> dict:

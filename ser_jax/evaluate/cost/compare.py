@@ -1,6 +1,5 @@
 """FLOPs of a training step with a regularizer over the same step without it."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,9 +8,9 @@ from absl import logging
 
 from ser_jax.evaluate.cost.by_hand import paper_step_flops, step_flops
 from ser_jax.models.vit import ViT
+from ser_jax.train.accounting import step_and_shapes
 from ser_jax.train.experiment import Experiment, build
 from ser_jax.train.flops import count_flops, jaxpr_flops
-from ser_jax.train.step import make_train_step
 
 _WAYS = {  # Suffix of the figures -> label.
     "": "FLOPs, jaxpr",
@@ -38,32 +37,6 @@ class ClaimRow(NamedTuple):
     base: float | None
     regularized: float | None
     ratio: float | None
-
-
-def step_and_shapes(experiment: Experiment, **encoder: Any) -> tuple[Any, Any, Any]:
-    """The training step and the shapes of its arguments, for counting FLOPs.
-
-    What `remat` recomputes is the price of memory, not part of the model's FLOPs: it is
-    off in this step.
-
-    Args:
-        experiment: What is trained.
-        **encoder: Changes to the encoder's attributes; those it does not have are left
-            out (a ResNet has no `scan`).
-
-    Returns:
-        The step, its state and its batch, for `count_flops(*step_and_shapes(...))`.
-    """
-    old = experiment.learner.encoder
-    wanted = {"remat": False, **encoder}
-    changed = old.clone(**{k: v for k, v in wanted.items() if hasattr(old, k)})
-    learner = dataclasses.replace(experiment.learner, encoder=changed)
-    experiment = dataclasses.replace(experiment, learner=learner)
-    step = make_train_step(
-        learner, experiment.optimizer, experiment.learning_rate, experiment.step_rng
-    )
-    state = jax.eval_shape(experiment.init_state, experiment.init_rng)
-    return step, state, experiment.abstract_batch()
 
 
 def without_regularizer(experiment: Experiment) -> Experiment:

@@ -5,12 +5,12 @@ from typing import Any
 from ser_jax.evaluate.cost.compare import (
     claim_rows,
     compare_flops,
-    step_and_shapes,
     without_regularizer,
 )
 from ser_jax.evaluate.run import TrainedRun
 from ser_jax.evaluate.subject import Subject
 from ser_jax.evaluate.task import Task, no_run
+from ser_jax.train.accounting import step_and_shapes
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.flops import flops_by_scope
 

@@ -5,8 +5,7 @@ from typing import Any
 
 import optax
 
-from ser_jax.train.optim.clipping import clip_each_norm
-from ser_jax.train.optim.lars import lars
+from ser_jax.train.optim.lars import clip_each_norm, lars
 from ser_jax.train.optim.late import delayed, start_late
 from ser_jax.train.optim.parameters import all_parameters, not_1d, only_1d
 

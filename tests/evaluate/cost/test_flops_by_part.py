@@ -4,9 +4,10 @@ import pytest
 from helpers.support import tiny_config, tiny_experiment
 
 from ser_jax.evaluate.cost.by_hand import step_flops
-from ser_jax.evaluate.cost.compare import step_and_shapes, without_regularizer
+from ser_jax.evaluate.cost.compare import without_regularizer
 from ser_jax.evaluate.cost.flops import flops_by_part, parts_of_step
 from ser_jax.methods.regularizers.base import NoRegularizer
+from ser_jax.train.accounting import step_and_shapes
 from ser_jax.train.experiment import build
 from ser_jax.train.flops import count_flops
 

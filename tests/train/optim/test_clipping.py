@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from ser_jax.train.optim.clipping import clip_each_norm
+from ser_jax.train.optim.lars import clip_each_norm
 
 
 def clip(grads, max_norm):
