@@ -6,17 +6,15 @@ ConfigDict.
 """
 
 import dataclasses
-import difflib
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from ser_jax.config.differences import flatten
 from ser_jax.methods.objectives import OBJECTIVES
-from ser_jax.methods.regularizers.registry import REGULARIZERS
+from ser_jax.methods.regularizers import REGULARIZERS
+from ser_jax.methods.settings import settings_of
 
 
 def base_config(objective: str = "moco_v3", regularizer: str = "none") -> ConfigDict:
@@ -74,8 +72,10 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     config.model.remat = False
     config.model.scan = True
 
-    config.objective = settings_of(OBJECTIVES, "objective", objective)
-    config.regularizer = settings_of(REGULARIZERS, "regularizer", regularizer)
+    config.objective = ConfigDict(settings_of(OBJECTIVES, "objective", objective))
+    config.regularizer = ConfigDict(
+        settings_of(REGULARIZERS, "regularizer", regularizer)
+    )
     for part in ("equiv_weight", "equiv_share"):  # factor on the regularizer's own
         config[part] = ConfigDict()
         config[part].start = 1.0
@@ -113,63 +113,6 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     config.knn.max_train_examples = 10000
     config.knn.max_eval_examples = 2000
     return config.lock()
-
-
-def settings_of(registry: Mapping[str, type], kind: str, name: str) -> ConfigDict:
-    """A class's settings with their defaults, under its registered name.
-
-    Args:
-        registry: `OBJECTIVES` or `REGULARIZERS`.
-        kind: "objective" or "regularizer", for errors.
-        name: Name in the registry.
-
-    Returns:
-        `name`, and the fields of the class.
-
-    Raises:
-        ValueError: If the name is not known.
-    """
-    if name not in registry:
-        raise ValueError(
-            f"{kind} {name!r} is not known{_closest(name, registry)}; there are: "
-            f"{', '.join(sorted(registry))}."
-        )
-    fields = dataclasses.fields(registry[name])
-    return ConfigDict({"name": name} | {f.name: f.default for f in fields})
-
-
-def _closest(name: str, known: Any) -> str:
-    matches = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
-
-
-def make_part(registry: Mapping[str, type], kind: str, settings: ConfigDict) -> Any:
-    """The objective or regularizer that a part of the config describes.
-
-    Args:
-        registry: `OBJECTIVES` or `REGULARIZERS`.
-        kind: "objective" or "regularizer", for errors.
-        settings: Its part of the config: `name`, and the class's settings.
-
-    Returns:
-        An instance.
-
-    Raises:
-        ValueError: If the name or a setting is not known, or a value is refused.
-    """
-    values = {
-        key: tuple(value) if isinstance(value, list) else value  # lists: from JSON
-        for key, value in settings.to_dict().items()
-    }
-    name: Any = values.pop("name")
-    known = settings_of(registry, kind, name)
-    for key in values:
-        if key not in known:
-            raise ValueError(
-                f"{kind} {name!r} has no setting {key!r}{_closest(key, known)}; it has "
-                f"{', '.join(k for k in known if k != 'name')}."
-            )
-    return registry[name](**values)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ser_jax.config.defaults import settings_of
-from ser_jax.methods.regularizers.registry import REGULARIZERS
+from ser_jax.methods.regularizers import REGULARIZERS
+from ser_jax.methods.settings import settings_of
 
 EARLY, LAST = "early", "last"  # layers that depend on the encoder
 _EVERY = "every"
@@ -145,7 +145,8 @@ def with_preset(
             f"no preset is called {preset!r}.{hint} There are: {', '.join(known)}."
         )
     chosen = known[preset]
-    regularizer = settings_of(REGULARIZERS, "regularizer", chosen.regularizer)
+    settings = settings_of(REGULARIZERS, "regularizer", chosen.regularizer)
+    regularizer = ConfigDict(settings)
     regularizer.update((own or {}).get(chosen.regularizer, {}))
     if chosen.layer is not None:
         named = {EARLY: early, LAST: last}

@@ -1,7 +1,11 @@
 """What the host is to cut from each image, and what it reports of it."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
+
+# Arrays by name, a row an image. To train: "crops", crop's name -> `[b, s, s, 3]`,
+# uint8, and "crop_params", crop's name -> `[b, 7]`, float32, in CROP_PARAMS' order.
+Batch = dict[str, Any]
 
 CROP_PARAMS = (
     "top",

@@ -12,10 +12,9 @@ from typing import Any
 import grain
 import numpy as np
 
+from ser_jax.data.crops import Batch
 from ser_jax.data.host_transforms import UnreadableImageError
 from ser_jax.data.sources import Source
-
-Batch = dict[str, Any]
 
 
 def train_loader(

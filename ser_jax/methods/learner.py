@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ser_jax.data.crops import Batch
 from ser_jax.methods.encode import encode
 from ser_jax.methods.objectives.base import Objective, mean_std
 from ser_jax.methods.regularizers.base import Regularizer
 from ser_jax.methods.variables import LossAux, PyTree, Variables
 from ser_jax.models.outputs import EncoderOutput
 from ser_jax.views.view import View
-
-Batch = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,8 @@
-"""Range checks that settings of objectives and regularizers share."""
+"""Settings of objectives and regularizers: by name, from a mapping, in range."""
 
-from collections.abc import Sequence
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -37,3 +39,63 @@ def check_settings(
                 raise ValueError(
                     f"{type(settings).__name__}: {name} must be {meaning}, got {value}."
                 )
+
+
+def settings_of(registry: Mapping[str, type], kind: str, name: str) -> dict[str, Any]:
+    """A class's settings with their defaults, under its registered name.
+
+    Args:
+        registry: `OBJECTIVES` or `REGULARIZERS`.
+        kind: "objective" or "regularizer", for errors.
+        name: Name in the registry.
+
+    Returns:
+        `name`, and the fields of the class.
+
+    Raises:
+        ValueError: If the name is not known.
+    """
+    if name not in registry:
+        raise ValueError(
+            f"{kind} {name!r} is not known{_closest(name, registry)}; there are: "
+            f"{', '.join(sorted(registry))}."
+        )
+    fields = dataclasses.fields(registry[name])
+    return {"name": name} | {f.name: f.default for f in fields}
+
+
+def make_part(
+    registry: Mapping[str, type], kind: str, settings: Mapping[str, Any]
+) -> Any:
+    """The objective or regularizer that a part of a config describes.
+
+    Args:
+        registry: `OBJECTIVES` or `REGULARIZERS`.
+        kind: "objective" or "regularizer", for errors.
+        settings: `name`, and settings of the class; a list stands for a tuple, as in a
+            config that was kept as JSON.
+
+    Returns:
+        An instance.
+
+    Raises:
+        ValueError: If the name or a setting is not known, or a value is refused.
+    """
+    values = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in settings.items()
+    }
+    name: Any = values.pop("name")
+    known = settings_of(registry, kind, name)
+    for key in values:
+        if key not in known:
+            raise ValueError(
+                f"{kind} {name!r} has no setting {key!r}{_closest(key, known)}; it has "
+                f"{', '.join(k for k in known if k != 'name')}."
+            )
+    return registry[name](**values)
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -6,7 +6,7 @@ from typing import Any
 import flax.struct
 import jax
 
-from ser_jax.methods.objectives.base import Metrics
+from ser_jax.methods.metric import Metrics
 
 PyTree = Any
 

@@ -9,8 +9,13 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from ser_jax.geometry.action import canvas_to_slots, slot_cells
-from ser_jax.models.blocks import Block, Initializer, layer_norm
-from ser_jax.models.initializers import patch_uniform, xavier_uniform_qkv
+from ser_jax.models.blocks import (
+    Block,
+    Initializer,
+    layer_norm,
+    patch_uniform,
+    xavier_uniform_qkv,
+)
 from ser_jax.models.outputs import EncoderOutput, TokenGrid
 from ser_jax.models.pos_embed import resample_positions, sincos_table
 
@@ -203,13 +208,10 @@ class ViT(nn.Module):
             )
         if grid_shape is None and rows == cols == side:
             pos = table[None]  # [1, n, d]
-        elif grid_shape is None:
-            shape = jnp.array([[rows, cols]])
-            canvas = resample_positions(table, shape, max(rows, cols))
-            pos = canvas_to_slots(canvas, shape, num_slots)  # [1, n, d]
         else:
-            canvas = resample_positions(table, grid_shape, rows)  # the canvas is square
-            pos = canvas_to_slots(canvas, grid_shape, num_slots)  # [b, n, d]
+            shape = jnp.array([[rows, cols]]) if grid_shape is None else grid_shape
+            canvas = resample_positions(table, shape, max(rows, cols))
+            pos = canvas_to_slots(canvas, shape, num_slots)  # [1 or b, n, d]
 
         moco = self.init_scheme == "moco_v3"
         dense = nn.Dense(

@@ -14,7 +14,8 @@ from ser_jax.data.crops import CROP_PARAMS, CropSpec
 from ser_jax.methods.learner import Learner
 from ser_jax.methods.objectives import OBJECTIVES
 from ser_jax.methods.objectives.base import GLOBAL_VIEWS
-from ser_jax.methods.regularizers.registry import REGULARIZERS
+from ser_jax.methods.regularizers import REGULARIZERS
+from ser_jax.methods.settings import make_part
 from ser_jax.methods.variables import Variables
 from ser_jax.models.outputs import EncoderOutput
 from ser_jax.models.variants import make_encoder
@@ -22,8 +23,7 @@ from ser_jax.train.optim.optimizers import make_optimizer
 from ser_jax.train.optim.schedules import cosine_momentum, equiv_factor, warmup_cosine
 from ser_jax.train.step import TrainState, create_state
 from ser_jax.views.make import ViewMaker
-from ser_jax.views.recipe import Recipe
-from ser_jax.views.recipes import crop_scale, recipe
+from ser_jax.views.recipe import Recipe, crop_scale, recipe
 from ser_jax.views.view import ViewSpec
 
 
@@ -133,8 +133,8 @@ def build(config: ConfigDict, num_train_examples: int) -> Experiment:
         ValueError: If a setting is refused; the message says what to change.
     """
     resolved = config_lib.finalize(config, num_train_examples)
-    objective = config_lib.make_part(OBJECTIVES, "objective", config.objective)
-    regularizer = config_lib.make_part(REGULARIZERS, "regularizer", config.regularizer)
+    objective = make_part(OBJECTIVES, "objective", config.objective.to_dict())
+    regularizer = make_part(REGULARIZERS, "regularizer", config.regularizer.to_dict())
     model = config.model.to_dict()
     encoder: Any = make_encoder(
         model.pop("variant"),

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ser_jax.methods.learner import Batch, Learner, Variables
-from ser_jax.methods.objectives.base import Metrics
+from ser_jax.data.crops import Batch
+from ser_jax.methods.learner import Learner, Variables
+from ser_jax.methods.metric import Metrics
 from ser_jax.views.view import View
 
 

@@ -1,13 +1,14 @@
 """From the host's uint8 crops to the views that a step trains on, on device."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from ser_jax.data.crops import Batch
 from ser_jax.geometry.action import act_on_image
 from ser_jax.geometry.group import IDENTITY, Element, Group
 from ser_jax.views.augment import augment
@@ -40,15 +41,14 @@ class ViewMaker:
     paired: bool = False
 
     def __call__(
-        self, rng: jax.Array, batch: Mapping[str, Any], step: jax.Array
+        self, rng: jax.Array, batch: Batch, step: jax.Array
     ) -> dict[str, View]:
         """Augments a batch.
 
         Args:
             rng: Key. Draws depend on it, the view and the row alone, so that they are
                 the same on any number of devices.
-            batch: `crops`: name -> `[b, s, s, 3]`, uint8; `crop_params`: name ->
-                `[b, 7]`, float32.
+            batch: The host's crops and how they were cut.
             step: Optimizer step, `[]`, int32.
 
         Returns:
@@ -116,7 +116,7 @@ class ViewMaker:
         return jnp.arange(count) < jnp.round(self.share_factor(step) * count)
 
 
-def _crops(batch: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+def _crops(batch: Batch, name: str) -> tuple[Any, Any]:
     return batch["crops"][name], batch["crop_params"][name]
 
 

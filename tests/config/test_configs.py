@@ -13,7 +13,7 @@ from ser_jax.config.defaults import base_config, finalize
 from ser_jax.config.differences import differences, flatten
 from ser_jax.config.presets import PRESETS
 from ser_jax.methods.objectives import OBJECTIVES
-from ser_jax.methods.regularizers.registry import REGULARIZERS
+from ser_jax.methods.regularizers import REGULARIZERS
 from ser_jax.models import variants
 from ser_jax.train import sharding
 from ser_jax.train.experiment import build

@@ -9,7 +9,7 @@ import pytest
 from helpers.support import assert_close, real_batch, tiny_config, train_two_steps
 
 from ser_jax.methods.objectives import OBJECTIVES
-from ser_jax.methods.regularizers.registry import REGULARIZERS
+from ser_jax.methods.regularizers import REGULARIZERS
 from ser_jax.train.experiment import build
 from ser_jax.train.sharding import make_mesh, replicated, shard_batch
 

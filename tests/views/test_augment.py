@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from ser_jax.views import augment, colour, recipes
+from ser_jax.views import augment, colour
+from ser_jax.views import recipe as recipes
 
 JITTER = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
 EVERYTHING = recipes.Recipe(

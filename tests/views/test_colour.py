@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ser_jax.views import colour, recipes
+from ser_jax.views import colour
+from ser_jax.views import recipe as recipes
 
 CONVENTIONS = ["torchvision", "kornia"]
 LINEAR = [colour.BRIGHTNESS, colour.CONTRAST, colour.SATURATION]

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ser_jax.data.crops import Batch
 from ser_jax.data.host_transforms import RandomCrops
 from ser_jax.data.loader import train_loader
 from ser_jax.evaluate.run import TrainedRun
 from ser_jax.evaluate.subject import Subject
 from ser_jax.evaluate.task import Task, no_images, no_run
-from ser_jax.methods.learner import Batch, Learner
+from ser_jax.methods.learner import Learner
 from ser_jax.methods.objectives.base import GLOBAL_VIEWS
 from ser_jax.methods.regularizers.equimod import EquiMod, equivariance_measures
 from ser_jax.methods.variables import Variables

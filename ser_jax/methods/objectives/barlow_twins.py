@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.methods.losses.barlow_twins import cross_correlation, redundancy_reduction
+from ser_jax.methods.metric import Metrics
 from ser_jax.methods.objectives.base import (
     GLOBAL_VIEWS,
-    Metrics,
     MultiCropObjective,
     mean_std,
     unordered_pairs,

@@ -8,11 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ser_jax.methods.metric import Metrics
 from ser_jax.methods.settings import check_settings
 from ser_jax.models.normalize import l2_normalize
 from ser_jax.views.view import ViewSpec
-
-Metrics = dict[str, jax.Array]
 
 GLOBAL_VIEWS = ("global/0", "global/1")
 

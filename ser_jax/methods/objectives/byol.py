@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.methods.losses.cosine import cosine_regression
+from ser_jax.methods.metric import Metrics
 from ser_jax.methods.objectives.base import (
     GLOBAL_VIEWS,
     EmaTarget,
-    Metrics,
     MultiCropObjective,
     mean_std,
     view_pairs,

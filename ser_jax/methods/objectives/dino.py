@@ -16,10 +16,10 @@ from ser_jax.methods.losses.dino import (
     teacher_temperature,
     update_center,
 )
+from ser_jax.methods.metric import Metrics
 from ser_jax.methods.objectives.base import (
     GLOBAL_VIEWS,
     EmaTarget,
-    Metrics,
     MultiCropObjective,
     mean_std,
     view_pairs,

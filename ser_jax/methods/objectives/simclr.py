@@ -8,10 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ser_jax.methods.losses.nt_xent import nt_xent
+from ser_jax.methods.losses.contrastive import nt_xent
+from ser_jax.methods.metric import Metrics
 from ser_jax.methods.objectives.base import (
     GLOBAL_VIEWS,
-    Metrics,
     MultiCropObjective,
     mean_std,
     unordered_pairs,

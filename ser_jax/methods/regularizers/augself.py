@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ser_jax.methods.metric import Metrics
 from ser_jax.methods.regularizers.augself_targets import CROP_RELEASED, TARGETS, Target
-from ser_jax.methods.regularizers.base import Metrics
-from ser_jax.methods.regularizers.features import FeatureRegularizer, pooled
+from ser_jax.methods.regularizers.base import FeatureRegularizer, pooled
 from ser_jax.methods.settings import check_settings
 from ser_jax.models.heads import batch_norm
 from ser_jax.models.outputs import EncoderOutput

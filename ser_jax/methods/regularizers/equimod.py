@@ -8,14 +8,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from ser_jax.methods.losses.contrastive import symmetric_info_nce
-from ser_jax.methods.losses.nt_xent import nt_xent
+from ser_jax.methods.losses.contrastive import nt_xent, symmetric_info_nce
+from ser_jax.methods.metric import Metrics
 from ser_jax.methods.regularizers.augment_params import (
     OFFICIAL_STANDARDIZATIONS,
     augmentation_vector,
 )
-from ser_jax.methods.regularizers.base import Metrics
-from ser_jax.methods.regularizers.features import FeatureRegularizer, pooled
+from ser_jax.methods.regularizers.base import FeatureRegularizer, pooled
 from ser_jax.methods.settings import check_settings
 from ser_jax.models.heads import BatchNormMlp, batch_norm
 from ser_jax.models.normalize import l2_normalize

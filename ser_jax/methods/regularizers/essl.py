@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ser_jax.methods.regularizers.base import Metrics
-from ser_jax.methods.regularizers.features import FeatureRegularizer, pooled
+from ser_jax.methods.metric import Metrics
+from ser_jax.methods.regularizers.base import FeatureRegularizer, pooled
 from ser_jax.methods.settings import check_settings
 from ser_jax.models.outputs import EncoderOutput
 from ser_jax.views.view import View, ViewSpec

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ser_jax.geometry.action import KERNELS, act_on_grid
 from ser_jax.geometry.group import Element, Group, relative
 from ser_jax.methods.losses.patch_ntxent import patch_ntxent
-from ser_jax.methods.regularizers.base import Metrics
+from ser_jax.methods.metric import Metrics
 from ser_jax.methods.settings import check_settings
 from ser_jax.models.heads import TokenProjector
 from ser_jax.models.outputs import EncoderOutput, TokenGrid

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.methods.losses.contrastive import symmetric_info_nce
-from ser_jax.methods.regularizers.base import Metrics
-from ser_jax.methods.regularizers.features import FeatureRegularizer, pooled
+from ser_jax.methods.metric import Metrics
+from ser_jax.methods.regularizers.base import FeatureRegularizer, pooled
 from ser_jax.methods.settings import check_settings
 from ser_jax.models.heads import BatchNormMlp
 from ser_jax.models.outputs import EncoderOutput

@@ -6,9 +6,9 @@ import pytest
 from helpers.support import assert_close
 
 from ser_jax.methods.losses.barlow_twins import cross_correlation, redundancy_reduction
+from ser_jax.methods.losses.contrastive import nt_xent
 from ser_jax.methods.losses.cosine import cosine_regression
 from ser_jax.methods.losses.dino import dino_cross_entropy, teacher_probs, update_center
-from ser_jax.methods.losses.nt_xent import nt_xent
 from ser_jax.train.sharding import make_mesh, shard_batch
 
 

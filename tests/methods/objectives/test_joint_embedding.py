@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ser_jax.methods.losses.barlow_twins import cross_correlation, redundancy_reduction
+from ser_jax.methods.losses.contrastive import nt_xent
 from ser_jax.methods.losses.cosine import cosine_regression
-from ser_jax.methods.losses.nt_xent import nt_xent
 from ser_jax.methods.objectives.barlow_twins import BarlowTwins
 from ser_jax.methods.objectives.base import GLOBAL_VIEWS, unordered_pairs
 from ser_jax.methods.objectives.byol import BYOL

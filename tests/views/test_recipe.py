@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from ser_jax.views import recipes
+from ser_jax.views import recipe as recipes
 
 
 @pytest.mark.parity
