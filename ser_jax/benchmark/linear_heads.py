@@ -34,7 +34,7 @@ def head_costs(experiment: Experiment, *, num_classes: int) -> dict[str, Any]:
         stages with the grid over both with one head; `heads_ratio`: of the second
         stage alone.
     """
-    encoder: Any = experiment.learner.encoder
+    encoder = experiment.learner.encoder
     side, batch_size = encoder.image_size, experiment.config.batch_size
     rng = np.random.default_rng(0)
     images = rng.normal(size=(batch_size, side, side, 3)).astype(np.float32)

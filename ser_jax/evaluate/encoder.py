@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ser_jax.data.host_transforms import CentreCrop
+from ser_jax.models.outputs import Encoder
 from ser_jax.train.experiment import eval_resize_px
 from ser_jax.train.sharding import batch_sharded, make_mesh, replicated
 
@@ -23,7 +24,7 @@ class FrozenEncoder:
     A run gives one (`load`, `open_run`); so can weights from elsewhere.
 
     Attributes:
-        module: The encoder: a ViT, or what is called as one.
+        module: The encoder.
         variables: Its variables: {"params"}, and "batch_stats" if it has any.
         mean: Channel means of normalised images.
         std: Channel standard deviations.
@@ -31,7 +32,7 @@ class FrozenEncoder:
             disk belong to it.
     """
 
-    module: Any
+    module: Encoder
     variables: Mapping[str, Any]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

@@ -3,16 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ser_jax.models.outputs import EncoderOutput
+from ser_jax.models.outputs import Encoder, EncoderOutput
 from ser_jax.views.view import View
 
 
 def encode(
-    encoder: nn.Module,
+    encoder: Encoder,
     params: Any,
     batch_stats: Any,
     views: Mapping[str, View],

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,7 +13,7 @@ from ser_jax.methods.encode import encode
 from ser_jax.methods.objectives.base import Objective, mean_std
 from ser_jax.methods.regularizers.base import Regularizer
 from ser_jax.methods.variables import LossAux, PyTree, Variables
-from ser_jax.models.outputs import EncoderOutput
+from ser_jax.models.outputs import Encoder, EncoderOutput
 from ser_jax.views.view import View
 
 
@@ -23,7 +22,7 @@ class Learner:
     """Pure functions over `Variables`; knows no optimizer, device or data set.
 
     Attributes:
-        encoder: Linen module that maps images to `EncoderOutput`; called as `ViT` is.
+        encoder: Linen module that maps images to `EncoderOutput`.
         objective: Invariance objective.
         regularizer: Equivariance regularizer.
         make_views: `(rng, batch, step) -> {name: View}`.
@@ -32,7 +31,7 @@ class Learner:
         weight_factor: Factor on the regularizer's weight by step; None for 1.
     """
 
-    encoder: nn.Module
+    encoder: Encoder
     objective: Objective
     regularizer: Regularizer
     make_views: Callable[[jax.Array, Batch, jax.Array], dict[str, View]]

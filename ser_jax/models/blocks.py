@@ -128,41 +128,50 @@ def layer_norm(name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-6, dtype=jnp.float32, name=name)
 
 
-def xavier_uniform_qkv(rng: jax.Array, shape: tuple[int, ...], dtype: DTypeLike):
-    """Xavier-uniform kernel `[d, 3 * d]` with q, k and v each as a matrix of its own.
+def block_initializers(scheme: str) -> tuple[Initializer, Initializer]:
+    """How a block's kernels start.
 
     Args:
-        rng: Key.
-        shape: `(d, 3 * d)`.
-        dtype: Dtype of the result.
+        scheme: See `ViT.init_scheme`.
 
     Returns:
-        Kernel, `[d, 3 * d]`.
+        Initializers of the packed q, k, v kernel and of the others.
 
     Reference:
-        MoCo v3 (arXiv 2104.02057), released initialisation.
+        MoCo v3 (arXiv 2104.02057) and DINO (arXiv 2104.14294), released code.
     """
-    limit = math.sqrt(6 / (shape[0] + shape[1] // 3))
-    return jax.random.uniform(rng, shape, dtype, -limit, limit)
+    if scheme == "dino":
+        return nn.initializers.normal(0.02), nn.initializers.normal(0.02)
+    return _xavier_uniform_qkv, nn.initializers.xavier_uniform()
 
 
-def patch_uniform(patch_size: int, width: int) -> nn.initializers.Initializer:
-    """MoCo v3's uniform initialisation of the (frozen) patch embedding.
+def patch_initializer(scheme: str, patch_size: int, width: int) -> Initializer:
+    """How the patch embedding's kernel `[patch_size ** 2 * 3, d]` starts.
 
     Args:
+        scheme: See `ViT.init_scheme`.
         patch_size: Pixels a side of a patch.
         width: Token width d.
 
     Returns:
-        Initializer of the kernel `[patch_size ** 2 * 3, d]`.
+        MoCo v3's uniform one (its embedding is frozen); in other schemes PyTorch's
+        default for a convolution, uniform within 1 / sqrt(fan_in).
 
     Reference:
-        MoCo v3 (arXiv 2104.02057), released initialisation.
+        MoCo v3 (arXiv 2104.02057), released code.
     """
+    if scheme != "moco_v3":
+        return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
     limit = math.sqrt(6 / (3 * patch_size**2 + width))
     return lambda rng, shape, dtype=jnp.float32: jax.random.uniform(
         rng, shape, dtype, -limit, limit
     )
+
+
+def _xavier_uniform_qkv(rng: jax.Array, shape: tuple[int, ...], dtype: DTypeLike):
+    """Xavier-uniform kernel `[d, 3 * d]`, q, k and v each as a matrix of its own."""
+    limit = math.sqrt(6 / (shape[0] + shape[1] // 3))
+    return jax.random.uniform(rng, shape, dtype, -limit, limit)
 
 
 def _scaled(branch: jax.Array, keep: jax.Array | None, index: int) -> jax.Array:

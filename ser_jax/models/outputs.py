@@ -1,4 +1,6 @@
-"""What an encoder returns."""
+"""What an encoder is, and what it returns."""
+
+from typing import Any, Protocol
 
 import flax.struct
 import jax
@@ -41,3 +43,92 @@ class EncoderOutput:
     valid: jax.Array
     grids: dict[int, TokenGrid]
     cls_at: dict[int, jax.Array]
+
+
+class Encoder(Protocol):
+    """What turns images into tokens: a linen module, `ViT` or what is called as one.
+
+    A layer is what a grid can be read after: a block of a ViT, a stage of a ResNet.
+    """
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of the training image."""
+        ...
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels a side of what a token of the last layer stands for."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        ...
+
+    @property
+    def cls_insert(self) -> int | None:
+        """Layers before the class token joins; None if a mean stands for it."""
+        ...
+
+    @property
+    def grid_layers(self) -> tuple[int, ...]:
+        """Layers whose token grid is returned."""
+        ...
+
+    @property
+    def cls_layers(self) -> tuple[int, ...]:
+        """Layers whose class token is returned."""
+        ...
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether what it gives for an image depends on the batch."""
+        ...
+
+    def to_finetune(self, drop_path_rate: float) -> "Encoder":
+        """The same to be trained on labels: nothing frozen, nothing read off layers.
+
+        Args:
+            drop_path_rate: Stochastic depth of the last block, where there is any.
+
+        Returns:
+            An encoder for the same parameters, less the norms of what was read off.
+        """
+        ...
+
+    def __call__(
+        self,
+        images: jax.Array,
+        grid_shape: jax.Array | None = None,
+        *,
+        num_slots: int | None = None,
+        train: bool = False,
+    ) -> EncoderOutput:
+        """Encodes images.
+
+        Args:
+            images: `[b, h, w, 3]`, float, normalised; h and w multiples of the patch
+                size. With `grid_shape`, square canvases whose top left corner holds
+                the picture.
+            grid_shape: (rows, columns) of each picture in patches, `[b, 2]`, int32;
+                None if pictures fill `images`.
+            num_slots: Static number of token slots; needed with `grid_shape`.
+            train: Whether it is being trained.
+
+        Returns:
+            Class token, tokens and the grids asked for.
+        """
+        ...
+
+    def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Fresh variables, as of any linen module."""
+        ...
+
+    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
+        """The call with these variables, as of any linen module."""
+        ...
+
+    def clone(self, **updates: Any) -> Any:
+        """The same with other attributes, as of any linen module."""
+        ...

@@ -45,6 +45,7 @@ class ResNet(nn.Module):
     """
 
     has_batch_norm: ClassVar[bool] = True  # `encode` then sees to whose statistics
+    cls_insert: ClassVar[None] = None
 
     stage_sizes: tuple[int, ...]
     block: str
@@ -90,6 +91,11 @@ class ResNet(nn.Module):
     def patch_size(self) -> int:
         """Pixels a side of what a cell of the last map stands for: the total stride."""
         return (1 if self.small_images else 4) * 2 ** (self.depth - 1)
+
+    @nn.nowrap
+    def to_finetune(self, drop_path_rate: float) -> "ResNet":
+        """The same with nothing read off layers; it has no stochastic depth."""
+        return self.clone(grid_layers=(), cls_layers=())
 
     @nn.compact
     def __call__(

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
-
+from ser_jax.models.outputs import Encoder
 from ser_jax.models.resnet import ResNet
 from ser_jax.models.vit import ViT
 
@@ -28,7 +27,7 @@ _VIT_ONLY = ("freeze_patch_embed", "remat", "drop_path_rate", "depth", "num_head
 
 def make_encoder(
     variant: str, *, cls_insert: int, small_images: bool, **attributes: Any
-) -> nn.Module:
+) -> Encoder:
     """Encoder of a named size.
 
     Args:

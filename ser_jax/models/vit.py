@@ -11,10 +11,9 @@ from jax.typing import DTypeLike
 from ser_jax.geometry.action import canvas_to_slots, slot_cells
 from ser_jax.models.blocks import (
     Block,
-    Initializer,
+    block_initializers,
     layer_norm,
-    patch_uniform,
-    xavier_uniform_qkv,
+    patch_initializer,
 )
 from ser_jax.models.outputs import EncoderOutput, TokenGrid
 from ser_jax.models.pos_embed import resample_positions, sincos_table
@@ -109,6 +108,14 @@ class ViT(nn.Module):
             )
         super().__post_init__()
 
+    @nn.nowrap
+    def to_finetune(self, drop_path_rate: float) -> "ViT":
+        """The same with nothing frozen or read off layers, and stochastic depth."""
+        alone: dict[str, Any] = {"grid_layers": (), "cls_layers": ()}
+        return self.clone(
+            freeze_patch_embed=False, drop_path_rate=drop_path_rate, **alone
+        )
+
     @nn.compact
     def __call__(
         self,
@@ -121,12 +128,9 @@ class ViT(nn.Module):
         """Encodes images.
 
         Args:
-            images: `[b, h, w, 3]`, float, normalised; h and w multiples of the patch
-                size. With `grid_shape`, square canvases whose top left corner holds
-                the picture.
-            grid_shape: (rows, columns) of each picture in patches, `[b, 2]`, int32;
-                None if pictures fill `images`.
-            num_slots: Static number of token slots; needed with `grid_shape`.
+            images: As of `Encoder`.
+            grid_shape: As of `Encoder`.
+            num_slots: As of `Encoder`.
             train: Whether stochastic depth is on, given a "drop_path" rng: a teacher
                 trains without one.
 
@@ -213,14 +217,10 @@ class ViT(nn.Module):
             canvas = resample_positions(table, shape, max(rows, cols))
             pos = canvas_to_slots(canvas, shape, num_slots)  # [1 or b, n, d]
 
-        moco = self.init_scheme == "moco_v3"
         dense = nn.Dense(
             self.width,
             dtype=self.dtype,
-            kernel_init=patch_uniform(p, self.width)
-            if moco
-            # PyTorch's default for a convolution: uniform within 1 / sqrt(fan_in)
-            else nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+            kernel_init=patch_initializer(self.init_scheme, p, self.width),
             name="patch_embed",
         )
         tokens = dense(patches)
@@ -233,18 +233,11 @@ class ViT(nn.Module):
         return tokens, grid_shape, valid
 
     def _block(self) -> Block:
-        qkv_init: Initializer
-        kernel_init: Initializer
-        if self.init_scheme != "dino":
-            qkv_init, kernel_init = xavier_uniform_qkv, nn.initializers.xavier_uniform()
-        else:
-            qkv_init = kernel_init = nn.initializers.normal(0.02)
         return Block(
             self.num_heads,
             self.mlp_ratio,
             self.dtype,
-            qkv_init,
-            kernel_init,
+            *block_initializers(self.init_scheme),
             parent=None,  # its parameters are stacked and passed by hand
         )
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.methods.variables import Variables
-from ser_jax.models.vit import ViT
+from ser_jax.models.outputs import Encoder
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.flops import count_flops
 from ser_jax.train.step import make_train_step
@@ -115,11 +115,11 @@ def step_and_shapes(experiment: Experiment, **encoder: Any) -> tuple[Any, Any, A
     return step, state, experiment.abstract_batch()
 
 
-def _tokens_in(encoder: Any, view: View) -> float:
+def _tokens_in(encoder: Encoder, view: View) -> float:
     """Tokens of one image of a view, mean over the blocks."""
     _, height, width, _ = view.images.shape
     cells = (height // encoder.patch_size) * (width // encoder.patch_size)
-    if not isinstance(encoder, ViT):  # convolutions run over the whole canvas
+    if encoder.cls_insert is None:  # convolutions run over the whole canvas
         return cells
     slots = view.group.num_slots if view.group else cells
     return slots + (encoder.depth - encoder.cls_insert) / encoder.depth
@@ -128,7 +128,7 @@ def _tokens_in(encoder: Any, view: View) -> float:
 def _parameters(experiment: Experiment, variables: Variables) -> dict[str, int]:
     """Parameters by what they are there for."""
     params = variables.params
-    encoder: Any = experiment.learner.encoder
+    encoder = experiment.learner.encoder
     alone = encoder.clone(grid_layers=(), cls_layers=())  # without the norms these add
     side = encoder.image_size
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)

@@ -107,8 +107,7 @@ class Experiment:
         Returns:
             What the encoder gives in evaluation mode.
         """
-        encoder: Any = self.learner.encoder
-        return encoder.apply(encoder_variables, self.normalize(images))
+        return self.learner.encoder.apply(encoder_variables, self.normalize(images))
 
     def normalize(self, images: jax.Array) -> jax.Array:
         """Pictures `[b, h, w, 3]`, uint8, as the encoder takes them: float32."""
@@ -136,7 +135,7 @@ def build(config: ConfigDict, num_train_examples: int) -> Experiment:
     objective = make_part(OBJECTIVES, "objective", config.objective.to_dict())
     regularizer = make_part(REGULARIZERS, "regularizer", config.regularizer.to_dict())
     model = config.model.to_dict()
-    encoder: Any = make_encoder(
+    encoder = make_encoder(
         model.pop("variant"),
         image_size=config.augment.image_size,
         cls_insert=regularizer.cls_insert,

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ser_jax.methods.objectives.dino import DINO
 from ser_jax.train.experiment import Experiment
 
 Write = Callable[[int, Mapping[str, float]], None]  # A row of metrics of a step.
@@ -66,16 +65,15 @@ def scale_of(experiment: Experiment, variables: Any) -> Scale:
     Returns:
         The scale; its warm-up is the learning rate's, at least a tenth of the run.
     """
-    objective: Any = experiment.learner.objective
-    has_prototypes = isinstance(objective, DINO)
+    objective = experiment.learner.objective
     side = experiment.config.augment.image_size
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
     cls = jax.eval_shape(experiment.embed, experiment.evaluated(variables), image)
     resolved = experiment.resolved
     return Scale(
-        objective.bottleneck_dim if has_prototypes else objective.output_dim,
+        objective.embedding_dim,
         cls.shape[-1],
-        objective.output_dim if has_prototypes else None,
+        objective.num_prototypes,
         max(resolved.warmup_steps, resolved.total_steps // 10),
     )
 

@@ -17,7 +17,7 @@ from ser_jax.evaluate.options import option
 from ser_jax.evaluate.run import TrainedRun
 from ser_jax.evaluate.subject import Subject
 from ser_jax.evaluate.task import Task, no_labels, no_run
-from ser_jax.models.vit import ViT
+from ser_jax.models.outputs import Encoder
 from ser_jax.train.optim.optimizers import make_optimizer
 from ser_jax.train.optim.schedules import warmup_cosine
 from ser_jax.train.progress import Progress
@@ -52,7 +52,7 @@ class FinetuneSettings:
 
 
 def finetune(
-    encoder: Any,
+    encoder: Encoder,
     variables: Mapping[str, Any],
     batches: Iterable[tuple[Any, Any]],
     normalize: Callable[[jax.Array], jax.Array],
@@ -88,11 +88,7 @@ def finetune(
         2111.06377), without mixup, CutMix and RandAugment: for comparing encoders, not
         for a record.
     """
-    if isinstance(encoder, ViT):
-        rate = settings.drop_path_rate
-        encoder = encoder.clone(drop_path_rate=rate, freeze_patch_embed=False)
-    # What pretraining read off earlier layers has no place here.
-    encoder = encoder.clone(grid_layers=(), cls_layers=())
+    encoder = encoder.to_finetune(settings.drop_path_rate)
     optimizer = optax.chain(
         make_optimizer(
             "adamw",

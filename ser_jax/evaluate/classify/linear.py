@@ -20,7 +20,6 @@ from ser_jax.evaluate.features.readings import GridOptions
 from ser_jax.evaluate.options import option
 from ser_jax.evaluate.subject import Subject
 from ser_jax.evaluate.task import Task, no_labels
-from ser_jax.models.vit import ViT
 from ser_jax.storage.files import whole_file
 
 _LEAST_STEPS_PER_EPOCH = 40
@@ -75,7 +74,7 @@ def _probe(
     protocol = linear_protocol(
         options.protocol,
         {name: array.shape[1] for name, array in train.by_name.items()},
-        is_vit=isinstance(subject.encoder.module, ViT),
+        is_vit=subject.encoder.module.cls_insert is not None,
     )
     # Batches that a small set fills often enough.
     most = max(1, len(train.labels) // _LEAST_STEPS_PER_EPOCH)

@@ -51,19 +51,22 @@ def step_flops(learner: Learner, batch_size: int) -> StepFlops:
     Raises:
         ValueError: If the learner is another one.
     """
-    vit, objective = learner.encoder, learner.objective
-    regularizer = learner.regularizer
-    if not (
-        isinstance(vit, ViT)
-        and isinstance(objective, MoCoV3)
-        and objective.num_local == 0
-        and (isinstance(regularizer, NoRegularizer) or _is_plain_ser(regularizer))
-    ):
-        raise ValueError(
-            "the hand count knows a ViT under MoCo v3 without local views, with SER "
-            "(one layer, both directions, equiv_grad 'query') or no regularizer, not "
-            f"{vit}, {objective}, {regularizer}; count the program with count_flops."
-        )
+    match learner.encoder, learner.objective, learner.regularizer:
+        case (
+            ViT() as vit,
+            MoCoV3(num_local=0) as objective,
+            (
+                NoRegularizer() | SER(layers=(), directions="both", equiv_grad="query")
+            ) as regularizer,
+        ):
+            pass
+        case unknown:
+            raise ValueError(
+                "the hand count knows a ViT under MoCo v3 without local views, with "
+                "SER (one layer, both directions, equiv_grad 'query') or no "
+                f"regularizer, not {', '.join(map(str, unknown))}; count the program "
+                "with count_flops."
+            )
     images = _VIEWS * batch_size
     num_tokens = (vit.image_size // vit.patch_size) ** 2
     student, target = _encoder_macs(vit, num_tokens)
@@ -97,9 +100,13 @@ def paper_step_flops(learner: Learner, batch_size: int) -> StepFlops:
     Raises:
         ValueError: If the learner is another one.
     """
-    vit, ser = learner.encoder, learner.regularizer
-    if not (isinstance(vit, ViT) and isinstance(ser, SER)):
-        raise ValueError(f"the paper's step is one of a ViT with SER, not {learner}.")
+    match learner.encoder, learner.regularizer:
+        case ViT() as vit, SER() as ser:
+            pass
+        case _:
+            raise ValueError(
+                f"the paper's step is one of a ViT with SER, not {learner}."
+            )
     base = dataclasses.replace(
         learner, encoder=vit.clone(cls_insert=0), regularizer=NoRegularizer()
     )
@@ -116,15 +123,6 @@ def paper_step_flops(learner: Learner, batch_size: int) -> StepFlops:
             "token projector": 2 * _VIEWS * tokens * projections,
             "token logits": 2 * _VIEWS * logits * _PAPER_GPUS,
         }
-    )
-
-
-def _is_plain_ser(regularizer: object) -> bool:
-    return (
-        isinstance(regularizer, SER)
-        and not regularizer.layers
-        and regularizer.directions == "both"
-        and regularizer.equiv_grad == "query"
     )
 
 

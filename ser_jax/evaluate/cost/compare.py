@@ -7,7 +7,6 @@ import jax
 from absl import logging
 
 from ser_jax.evaluate.cost.by_hand import paper_step_flops, step_flops
-from ser_jax.models.vit import ViT
 from ser_jax.train.accounting import step_and_shapes
 from ser_jax.train.experiment import Experiment, build
 from ser_jax.train.flops import count_flops, jaxpr_flops
@@ -95,8 +94,8 @@ def compare_flops(base: Experiment, regularized: Experiment) -> dict[str, Any]:
         "": [counts[0] for counts in by_step],
         "_xla": [counts[1] for counts in by_step],
     }
-    if isinstance(base.learner.encoder, ViT):  # else there is no class token to move
-        cls_insert = regularized.learner.encoder.cls_insert
+    cls_insert = regularized.learner.encoder.cls_insert
+    if cls_insert is not None:  # else there is no class token to move
         flops_late = count_flops(*step_and_shapes(base, cls_insert=cls_insert))
         flops["_same_cls_layer"] = [flops_late, flops[""][1]]
     try:

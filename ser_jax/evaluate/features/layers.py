@@ -5,13 +5,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ser_jax.models.outputs import EncoderOutput
+from ser_jax.models.outputs import Encoder, EncoderOutput
 
 
 @flax.struct.dataclass
@@ -26,7 +25,7 @@ class LayerEncoder:
     """
 
     variables: Mapping[str, Any]
-    encoder: Any = flax.struct.field(pytree_node=False)
+    encoder: Encoder = flax.struct.field(pytree_node=False)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -57,7 +56,7 @@ class LayerEncoder:
         return _apply(self.encoder, self.variables, images, grid_shape, num_slots)
 
 
-def every_layer(encoder: nn.Module, variables: Mapping[str, Any]) -> LayerEncoder:
+def every_layer(encoder: Encoder, variables: Mapping[str, Any]) -> LayerEncoder:
     """The encoder with a read-out at every layer, see `layer_encoder`.
 
     Args:
@@ -67,14 +66,13 @@ def every_layer(encoder: nn.Module, variables: Mapping[str, Any]) -> LayerEncode
     Returns:
         The encoder of every layer.
     """
-    model: Any = encoder
-    layers = tuple(range(1, model.depth + 1))
-    every, variables = _with_grids(model, variables, layers)
+    layers = tuple(range(1, encoder.depth + 1))
+    every, variables = _with_grids(encoder, variables, layers)
     return LayerEncoder(variables, every)
 
 
 def layer_encoder(
-    encoder: nn.Module, variables: Mapping[str, Any], layers: tuple[int, ...]
+    encoder: Encoder, variables: Mapping[str, Any], layers: tuple[int, ...]
 ) -> tuple[Callable[..., EncoderOutput], dict[str, Any]]:
     """The encoder with a read-out at some layers.
 
@@ -98,8 +96,8 @@ def layer_encoder(
 
 
 def _with_grids(
-    encoder: Any, variables: Mapping[str, Any], layers: tuple[int, ...]
-) -> tuple[Any, dict[str, Any]]:
+    encoder: Encoder, variables: Mapping[str, Any], layers: tuple[int, ...]
+) -> tuple[Encoder, dict[str, Any]]:
     """Encoder and variables, complete with the norms of the grids."""
     module = encoder.clone(grid_layers=layers)
     side = encoder.image_size

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ser_jax.evaluate.features.layers import layer_encoder
 from ser_jax.evaluate.options import option
-from ser_jax.models.vit import ViT
+from ser_jax.models.outputs import Encoder
 
 _NUM_BLOCKS = 4
 
@@ -49,7 +49,7 @@ class Reading(NamedTuple):
     columns: dict[str, slice]
 
 
-def read_tokens(encoder: Any, variables: Mapping[str, Any]) -> Reading:
+def read_tokens(encoder: Encoder, variables: Mapping[str, Any]) -> Reading:
     """The features of linear protocols: class tokens and the mean patch token.
 
     Args:
@@ -66,9 +66,9 @@ def read_tokens(encoder: Any, variables: Mapping[str, Any]) -> Reading:
     Reference:
         DINO (arXiv 2104.14294), released linear evaluation.
     """
-    if not isinstance(encoder, ViT):
-        width = jax.eval_shape(encoder.apply, variables, _image(encoder)).cls.shape[1]
-        columns = {"cls1": slice(0, width)}
+    d = jax.eval_shape(encoder.apply, variables, _image(encoder)).cls.shape[1]
+    if encoder.cls_insert is None:
+        columns = {"cls1": slice(0, d)}
         return Reading(lambda v, x: encoder.apply(v, x).cls, variables, columns)
     first = max(encoder.depth - _NUM_BLOCKS, encoder.cls_insert) + 1
     blocks = tuple(range(first, encoder.depth + 1))
@@ -81,7 +81,7 @@ def read_tokens(encoder: Any, variables: Mapping[str, Any]) -> Reading:
         mean = jnp.mean(out.tokens, axis=1)  # [b, d]; pictures fill the grid
         return jnp.concatenate([*(out.cls_at[k] for k in blocks), mean], axis=1)
 
-    d, last = encoder.width, len(blocks)
+    last = len(blocks)
     spans = {
         "cls1": (last - 1, last),
         "cls1_avg": (last - 1, last + 1),
@@ -93,7 +93,7 @@ def read_tokens(encoder: Any, variables: Mapping[str, Any]) -> Reading:
     return Reading(read, dict(variables) | {"params": params}, columns)
 
 
-def read_grid(encoder: Any, variables: Mapping[str, Any], layer: int) -> Reading:
+def read_grid(encoder: Encoder, variables: Mapping[str, Any], layer: int) -> Reading:
     """The token grid after a layer, as one row.
 
     Args:
@@ -118,7 +118,7 @@ def read_grid(encoder: Any, variables: Mapping[str, Any], layer: int) -> Reading
     return Reading(read, variables, {f"grid{layer}": slice(0, width)})
 
 
-def _image(encoder: Any) -> jax.ShapeDtypeStruct:
+def _image(encoder: Encoder) -> jax.ShapeDtypeStruct:
     """The shape of one picture."""
     side = encoder.image_size
     return jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)

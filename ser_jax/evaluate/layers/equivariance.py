@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import numpy as np
 
 from ser_jax.evaluate.features.layers import every_layer
 from ser_jax.evaluate.layers.scores import Scores, equivariance_scores
 from ser_jax.evaluate.task import Task, no_images
+from ser_jax.models.outputs import Encoder
 
 
 def equivariance_by_depth(
-    encoder: nn.Module, variables: Mapping[str, Any], images: np.ndarray, *, seed: int
+    encoder: Encoder, variables: Mapping[str, Any], images: np.ndarray, *, seed: int
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Scores of every layer's token grid under every transform.
 

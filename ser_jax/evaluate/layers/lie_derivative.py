@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from ser_jax.evaluate.features.layers import LayerEncoder, every_layer, whole_batches
 from ser_jax.evaluate.subject import Subject
 from ser_jax.evaluate.task import Task, no_images
+from ser_jax.models.outputs import Encoder
 
 # Velocity of a point p = (down, right), measured from the centre: A p + b.
 _FIELDS: dict[str, tuple[tuple[list[list[float]], list[float]], ...]] = {
@@ -31,7 +31,7 @@ class _Sums(NamedTuple):
 
 
 def lie_derivatives(
-    encoder: nn.Module, variables: Mapping[str, Any], images: np.ndarray
+    encoder: Encoder, variables: Mapping[str, Any], images: np.ndarray
 ) -> dict[str, dict[str, float]]:
     """Mean squared Lie derivative of every layer's map over the variance of the map.
 
@@ -63,8 +63,7 @@ def lie_derivatives(
         Gruver et al., The Lie Derivative for Measuring Learned Equivariance (arXiv
         2210.02984), whose derivative is in other units and not divided by the variance.
     """
-    model: Any = encoder
-    encode = every_layer(model.clone(dtype=jnp.float32), variables)
+    encode = every_layer(encoder.clone(dtype=jnp.float32), variables)
     side = images.shape[1] // encode.patch_size
     if side < 3:
         raise ValueError(

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +11,11 @@ from ser_jax.evaluate.classify.heads import Head, head_logits
 from ser_jax.evaluate.classify.logreg import fit_logistic_regression
 from ser_jax.evaluate.features.layers import every_layer, whole_batches
 from ser_jax.evaluate.task import Task, no_images
-from ser_jax.models.outputs import EncoderOutput
+from ser_jax.models.outputs import Encoder, EncoderOutput
 
 
 def rotation_probe_by_depth(
-    encoder: nn.Module, variables: Mapping[str, Any], images: np.ndarray, *, seed: int
+    encoder: Encoder, variables: Mapping[str, Any], images: np.ndarray, *, seed: int
 ) -> dict[str, float]:
     """Accuracy of `rotation_accuracy` on every layer's mean token.
 

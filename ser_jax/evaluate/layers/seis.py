@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from ser_jax.evaluate.features.layers import every_layer, whole_batches
 from ser_jax.evaluate.layers.transforms import DEFAULT_TRANSFORMS, encoded_pairs
 from ser_jax.evaluate.task import Task, no_images
-from ser_jax.models.outputs import TokenGrid
+from ser_jax.models.outputs import Encoder, TokenGrid
 
 _VARIANCE_KEPT = 0.99
 _MAX_CELLS = 1000  # a 14 x 14 grid has 196; time grows with the cube of it
@@ -30,7 +29,7 @@ class _Moments(NamedTuple):
 
 
 def seis_by_depth(
-    encoder: nn.Module, variables: Mapping[str, Any], images: np.ndarray, *, seed: int
+    encoder: Encoder, variables: Mapping[str, Any], images: np.ndarray, *, seed: int
 ) -> dict[str, dict[str, dict[str, float]]]:
     """SEIS of every layer under every transform.
 

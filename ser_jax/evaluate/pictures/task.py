@@ -17,7 +17,6 @@ from ser_jax.evaluate.pictures.token_maps import (
 )
 from ser_jax.evaluate.subject import Subject
 from ser_jax.evaluate.task import Task, no_images
-from ser_jax.models.vit import ViT
 
 _NUM_SHOWN = 6
 _NUM_MOVED = 2
@@ -58,7 +57,7 @@ def _measure(subject: Subject, options: Any) -> dict[str, Any]:
         mean=encoder.mean,
         std=encoder.std,
     )
-    if isinstance(module, ViT) and module.cls_insert < module.depth - 1:
+    if module.cls_insert is not None and module.cls_insert < module.depth - 1:
         attention = jax.jit(functools.partial(cls_attention, module))
         weights = np.asarray(attention(encoder.local_variables, images))
         files["attention"] = attention_picture(folder / "attention.png", shown, weights)

@@ -75,6 +75,11 @@ class BarlowTwins(MultiCropObjective):
             positive=("off_diagonal_weight",),
         )
 
+    @property
+    def embedding_dim(self) -> int:
+        """Width of what `embedding_std` is taken of."""
+        return self.output_dim
+
     def make_heads(self) -> BarlowTwinsHeads:
         """Projector."""
         return BarlowTwinsHeads(self.hidden_dim, self.output_dim)

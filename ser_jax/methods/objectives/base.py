@@ -124,6 +124,11 @@ class MultiCropObjective:
         """No target network."""
         return None
 
+    @property
+    def num_prototypes(self) -> int | None:
+        """No prototypes."""
+        return None
+
     def init_state(self) -> dict[str, jax.Array]:
         """Nothing is carried from step to step."""
         return {}
@@ -143,6 +148,16 @@ class Objective(Protocol):
     @property
     def target(self) -> EmaTarget | None:
         """Target network, or None."""
+        ...
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the embedding: 1 / sqrt of it is a healthy `embedding_std`."""
+        ...
+
+    @property
+    def num_prototypes(self) -> int | None:
+        """Prototypes that the target's distribution is over; None without any."""
         ...
 
     def make_heads(self) -> nn.Module:

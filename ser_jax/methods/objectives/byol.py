@@ -92,6 +92,11 @@ class BYOL(MultiCropObjective):
         """EMA of encoder and projector, moved after the update."""
         return EmaTarget(self.momentum, "after_update", ("projector",), GLOBAL_VIEWS)
 
+    @property
+    def embedding_dim(self) -> int:
+        """Width of what `embedding_std` is taken of."""
+        return self.output_dim
+
     def make_heads(self) -> BYOLHeads:
         """Projector and predictor."""
         return BYOLHeads(self.hidden_dim, self.output_dim)

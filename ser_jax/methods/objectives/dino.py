@@ -142,6 +142,16 @@ class DINO(MultiCropObjective):
             self.momentum, "after_update", heads, GLOBAL_VIEWS, evaluated=True
         )
 
+    @property
+    def embedding_dim(self) -> int:
+        """Width of what `embedding_std` is taken of, the bottleneck."""
+        return self.bottleneck_dim
+
+    @property
+    def num_prototypes(self) -> int:
+        """Prototypes that the teacher's distribution is over."""
+        return self.output_dim
+
     def make_heads(self) -> DINOHeads:
         """MLP and prototypes."""
         return DINOHeads(

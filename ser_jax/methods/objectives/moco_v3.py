@@ -103,6 +103,11 @@ class MoCoV3(MultiCropObjective):
         """EMA of encoder and projector, moved before the key forward."""
         return EmaTarget(self.momentum, "before_forward", ("projector",), GLOBAL_VIEWS)
 
+    @property
+    def embedding_dim(self) -> int:
+        """Width of what `embedding_std` is taken of."""
+        return self.output_dim
+
     def make_heads(self) -> MoCoV3Heads:
         """Projector and predictor."""
         return MoCoV3Heads(

@@ -78,6 +78,11 @@ class SimCLR(MultiCropObjective):
             positive=("temperature",),
         )
 
+    @property
+    def embedding_dim(self) -> int:
+        """Width of what `embedding_std` is taken of."""
+        return self.output_dim
+
     def make_heads(self) -> SimCLRHeads:
         """Projector."""
         return SimCLRHeads(self.hidden_dim, self.output_dim, self.num_layers)
