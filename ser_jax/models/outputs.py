@@ -1,9 +1,25 @@
-"""What an encoder is, and what it returns."""
+"""What an encoder is, what it returns, and what its parameters are called."""
 
 from typing import Any, Protocol
 
 import flax.struct
 import jax
+
+# Names of parameters that others than their modules speak of.
+PATCH_EMBED = "patch_embed"
+BLOCKS = "blocks"  # all of a ViT's, stacked along axis 0
+FINAL_NORM = "norm"
+PROTOTYPES = "prototypes"  # of a head, not of an encoder
+
+
+def norm_cls(layer: int) -> str:
+    """Name of the norm that the class token is read through after a layer."""
+    return f"norm_cls_{layer}"
+
+
+def norm_grid(layer: int) -> str:
+    """Name of the norm that the token grid is read through after a layer."""
+    return f"norm_grid_{layer}"
 
 
 @flax.struct.dataclass

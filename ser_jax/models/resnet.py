@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from ser_jax.geometry.action import canvas_to_slots, slot_cells
 from ser_jax.models.blocks import layer_norm
-from ser_jax.models.outputs import EncoderOutput, TokenGrid
+from ser_jax.models.outputs import EncoderOutput, TokenGrid, norm_grid
 from ser_jax.models.resnet_blocks import EXPANSION, ResidualBlock, Stem
 
 
@@ -164,7 +164,7 @@ class ResNet(nn.Module):
                     name=f"stage{stage}_block{i}",
                 )(x, now_inside, train=train)
             if stage in self.grid_layers:
-                normed = layer_norm(f"norm_grid_{stage}")(x)
+                normed = layer_norm(norm_grid(stage))(x)
                 grids[stage] = token_grid(normed, 2 ** (self.depth - stage))
 
         x = x.astype(jnp.float32)  # fp32: mean

@@ -15,7 +15,15 @@ from ser_jax.models.blocks import (
     layer_norm,
     patch_initializer,
 )
-from ser_jax.models.outputs import EncoderOutput, TokenGrid
+from ser_jax.models.outputs import (
+    BLOCKS,
+    FINAL_NORM,
+    PATCH_EMBED,
+    EncoderOutput,
+    TokenGrid,
+    norm_cls,
+    norm_grid,
+)
 from ser_jax.models.pos_embed import resample_positions, sincos_table
 
 
@@ -170,12 +178,12 @@ class ViT(nn.Module):
                 cls = jnp.broadcast_to(cls_token, (b, 1, self.width)).astype(x.dtype)
                 x, has_cls = jnp.concatenate([cls, x], axis=1), True
             if stop in self.grid_layers and stop < self.depth:
-                normed = layer_norm(f"norm_grid_{stop}")(x[:, has_cls:])
+                normed = layer_norm(norm_grid(stop))(x[:, has_cls:])
                 grids[stop] = TokenGrid(normed, grid_shape, valid)
             if stop in self.cls_layers and stop < self.depth:
-                cls_at[stop] = layer_norm(f"norm_cls_{stop}")(x[:, 0])
+                cls_at[stop] = layer_norm(norm_cls(stop))(x[:, 0])
 
-        x = layer_norm("norm")(x)  # [b, 1 + n, d], float32
+        x = layer_norm(FINAL_NORM)(x)  # [b, 1 + n, d], float32
         cls, tokens = x[:, 0], x[:, 1:]
         if self.depth in self.grid_layers:  # the ablation's layer 12: the final norm's
             grids[self.depth] = TokenGrid(tokens, grid_shape, valid)
@@ -221,7 +229,7 @@ class ViT(nn.Module):
             self.width,
             dtype=self.dtype,
             kernel_init=patch_initializer(self.init_scheme, p, self.width),
-            name="patch_embed",
+            name=PATCH_EMBED,
         )
         tokens = dense(patches)
         if self.freeze_patch_embed:  # nothing before it learns, so this is enough
@@ -250,7 +258,7 @@ class ViT(nn.Module):
                 jax.random.split(rng, self.depth)
             )
 
-        stacked = self.param("blocks", init)
+        stacked = self.param(BLOCKS, init)
         sizes = np.diff([0, *stops]).tolist()
         # lax.split: its gradient is one concatenation, where slices would pad and add.
         leaves, tree = jax.tree.flatten(stacked)

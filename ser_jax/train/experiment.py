@@ -17,7 +17,7 @@ from ser_jax.methods.objectives.base import GLOBAL_VIEWS
 from ser_jax.methods.regularizers import REGULARIZERS
 from ser_jax.methods.settings import make_part
 from ser_jax.methods.variables import Variables
-from ser_jax.models.outputs import EncoderOutput
+from ser_jax.models.outputs import PATCH_EMBED, PROTOTYPES, EncoderOutput
 from ser_jax.models.variants import make_encoder
 from ser_jax.train.optim.optimizers import make_optimizer
 from ser_jax.train.optim.schedules import cosine_momentum, equiv_factor, warmup_cosine
@@ -206,7 +206,7 @@ def _optimizer(
             total_steps=resolved.total_steps,
             end=settings.end_weight_decay,
         )
-    late = {"objective/prototypes": resolved.freeze_last_layer_steps}
+    late = {f"objective/{PROTOTYPES}": resolved.freeze_last_layer_steps}
     return make_optimizer(
         settings.name,
         learning_rate,
@@ -216,7 +216,7 @@ def _optimizer(
         lars_form=settings.lars_form,
         clip_norm=settings.clip_norm,
         bias_lr_factor=settings.bias_lr_factor,
-        frozen=("encoder/patch_embed",) if config.model.freeze_patch_embed else (),
+        frozen=(f"encoder/{PATCH_EMBED}",) if config.model.freeze_patch_embed else (),
         late={path: steps for path, steps in late.items() if steps},
     )
 

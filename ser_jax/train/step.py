@@ -12,6 +12,7 @@ import optax
 from ser_jax.data.crops import Batch
 from ser_jax.methods.learner import Learner, Variables
 from ser_jax.methods.metric import Metrics
+from ser_jax.models.outputs import BLOCKS
 from ser_jax.views.view import View
 
 
@@ -140,11 +141,11 @@ def _block_norms(grads: Mapping[str, Any]) -> Metrics:
 
     A ViT's blocks are stacked along the first axis, which is all this needs to know.
     """
-    if "blocks" not in grads:
+    if BLOCKS not in grads:
         return {}
     squares = [
         jnp.sum(jnp.square(leaf.reshape(leaf.shape[0], -1)), axis=1)
-        for leaf in jax.tree.leaves(grads["blocks"])
+        for leaf in jax.tree.leaves(grads[BLOCKS])
     ]
     norms = jnp.sqrt(sum(squares))  # [depth]
     return {f"grad_norm_block_{i:02d}": norm for i, norm in enumerate(norms, start=1)}

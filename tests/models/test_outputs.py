@@ -1,7 +1,11 @@
 """What every encoder answers, whatever it is."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+from ser_jax.methods.objectives.dino import DINO
+from ser_jax.models import outputs
 from ser_jax.models.resnet import ResNet
 from ser_jax.models.vit import ViT
 
@@ -31,3 +35,25 @@ def test_to_finetune_reads_nothing_off_and_freezes_nothing(encoder):
 def test_only_a_resnet_has_no_class_token():
     assert VIT.cls_insert == 1 and RESNET.cls_insert is None
     assert RESNET.has_batch_norm and not VIT.has_batch_norm
+
+
+def test_names_of_parameters_are_those_of_old_checkpoints():
+    """Red if one changes: its weights in a checkpoint would not be found."""
+    image = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
+
+    def names(encoder):
+        return set(jax.eval_shape(encoder.init, jax.random.key(0), image)["params"])
+
+    assert names(VIT) == {
+        *("patch_embed", "cls_token", "blocks", "norm"),
+        *("norm_grid_1", "norm_cls_2"),
+    }
+    assert "norm_grid_1" in names(RESNET)
+    heads = DINO(hidden_dim=8, bottleneck_dim=4, output_dim=8).make_heads()
+    params = jax.eval_shape(
+        lambda rng, cls: heads.init(rng, cls, True, method="student")["params"],
+        jax.random.key(0),
+        jnp.zeros((2, 8)),
+    )
+    assert set(params) == {"mlp", "prototypes"}
+    assert outputs.PROTOTYPES in params

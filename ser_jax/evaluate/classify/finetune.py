@@ -17,7 +17,7 @@ from ser_jax.evaluate.options import option
 from ser_jax.evaluate.run import TrainedRun
 from ser_jax.evaluate.subject import Subject
 from ser_jax.evaluate.task import Task, no_labels, no_run
-from ser_jax.models.outputs import Encoder
+from ser_jax.models.outputs import BLOCKS, FINAL_NORM, Encoder
 from ser_jax.train.optim.optimizers import make_optimizer
 from ser_jax.train.optim.schedules import warmup_cosine
 from ser_jax.train.progress import Progress
@@ -172,7 +172,7 @@ def _report(
 
 def _slower_below(updates: Any) -> Any:
     """Updates of a ViT's blocks, and of what is before them, scaled down by depth."""
-    blocks = updates["encoder"].get("blocks")
+    blocks = updates["encoder"].get(BLOCKS)
     if blocks is None:
         return updates
     depth = jax.tree.leaves(blocks)[0].shape[0]
@@ -180,9 +180,9 @@ def _slower_below(updates: Any) -> Any:
 
     def scaled(path, update):
         name = path[0].key
-        if name == "norm":
+        if name == FINAL_NORM:
             return update
-        if name == "blocks":
+        if name == BLOCKS:
             return update * factors.reshape(-1, *[1] * (update.ndim - 1))
         return update * _LAYER_DECAY ** (depth + 1)
 

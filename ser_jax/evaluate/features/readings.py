@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ser_jax.evaluate.features.layers import layer_encoder
 from ser_jax.evaluate.options import option
-from ser_jax.models.outputs import Encoder
+from ser_jax.models.outputs import FINAL_NORM, Encoder, norm_cls
 
 _NUM_BLOCKS = 4
 
@@ -74,7 +74,7 @@ def read_tokens(encoder: Encoder, variables: Mapping[str, Any]) -> Reading:
     blocks = tuple(range(first, encoder.depth + 1))
     reader = encoder.clone(grid_layers=(), cls_layers=blocks)
     params = dict(variables["params"])
-    params |= {f"norm_cls_{block}": params["norm"] for block in blocks}
+    params |= {norm_cls(block): params[FINAL_NORM] for block in blocks}
 
     def read(variables: Any, images: jax.Array) -> jax.Array:
         out: Any = reader.apply(variables, images)

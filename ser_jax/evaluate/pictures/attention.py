@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ser_jax.models.outputs import Encoder
+from ser_jax.models.outputs import BLOCKS, FINAL_NORM, Encoder
 from ser_jax.models.vit import ViT
 
 
@@ -41,10 +41,10 @@ def cls_attention(
             "blocks or more."
         )
     params = variables["params"]
-    last = jax.tree.map(lambda x: x[-1], params["blocks"])
+    last = jax.tree.map(lambda x: x[-1], params[BLOCKS])
     before: ViT = encoder.clone(depth=encoder.depth - 1, grid_layers=(), cls_layers=())
-    blocks = jax.tree.map(lambda x: x[:-1], params["blocks"])
-    kept = {"blocks": blocks, "norm": last["norm1"]}
+    blocks = jax.tree.map(lambda x: x[:-1], params[BLOCKS])
+    kept = {BLOCKS: blocks, FINAL_NORM: last["norm1"]}
     out: Any = before.apply({"params": {**params, **kept}}, images)
 
     x = jnp.concatenate([out.cls[:, None], out.tokens], axis=1)  # [b, 1 + n, d]

@@ -26,6 +26,7 @@ from ser_jax.methods.objectives.base import (
 )
 from ser_jax.methods.settings import check_settings
 from ser_jax.models.heads import DinoMlp, Prototypes
+from ser_jax.models.outputs import PROTOTYPES
 
 
 @flax.struct.dataclass
@@ -137,7 +138,7 @@ class DINO(MultiCropObjective):
     @property
     def target(self) -> EmaTarget:
         """EMA of encoder and whole head, moved after the update; what one evaluates."""
-        heads = ("mlp", "prototypes")
+        heads = ("mlp", PROTOTYPES)
         return EmaTarget(
             self.momentum, "after_update", heads, GLOBAL_VIEWS, evaluated=True
         )

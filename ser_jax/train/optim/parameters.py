@@ -10,8 +10,10 @@ from typing import Any
 import jax
 import optax
 
+from ser_jax.models.outputs import BLOCKS
+
 # Leaves below this path hold one parameter per slice of axis 0.
-STACKED = "encoder/blocks"
+STACKED = f"encoder/{BLOCKS}"
 
 
 def is_below(name: str, prefix: str) -> bool:
