@@ -1,13 +1,13 @@
 """From views to features, in as few calls of the encoder as their sizes allow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ser_jax.models.outputs import Encoder, EncoderOutput
-from ser_jax.views.view import View
+from ser_jax.views.view import View, ViewSpec
 
 
 def encode(
@@ -15,36 +15,38 @@ def encode(
     params: Any,
     batch_stats: Any,
     views: Mapping[str, View],
-    names: Sequence[str],
+    specs: Sequence[ViewSpec],
     *,
+    running: Collection[str] = (),
     drop_path_rng: jax.Array | None = None,
 ) -> tuple[dict[str, EncoderOutput], Any]:
-    """Features of the named views, and the encoder's new BatchNorm statistics.
+    """Features of some views, and the encoder's new BatchNorm statistics.
 
     Views of one size are encoded in one call. Only with BatchNorm in the encoder does
-    each global view have a call, and statistics, of its own, as in MoCo v3 and BYOL;
-    local views share theirs, as in DINO, and so do E-SSL's rotations, which statistics
-    of their own would tell apart. Running statistics are those of the global views.
+    each view have a call, and statistics, of its own, as in MoCo v3 and BYOL; but those
+    of one `statistics_group` share theirs, as the local views of DINO.
 
     Args:
         encoder: The encoder.
         params: Its weights.
         batch_stats: Its running statistics; {} if it has none.
         views: View name -> view.
-        names: Which of them to encode.
+        specs: Which of them to encode.
+        running: Names of the views whose statistics enter the running ones, which are
+            those of evaluation.
         drop_path_rng: Key for stochastic depth; None for none, as in a teacher.
 
     Returns:
         View name -> features, and the running statistics after these views.
     """
     calls: dict[Any, list[str]] = {}
-    for name in names:
-        kind = name.partition("/")[0]
-        shared = name if kind in ("global", "equiv") else kind
-        key: tuple[Any, ...] = (views[name].images.shape, views[name].group)
+    for spec in specs:
+        view = views[spec.name]
+        key: tuple[Any, ...] = (view.images.shape, view.group)
         if encoder.has_batch_norm:
-            key = (*key, shared)
-        calls.setdefault(key, []).append(name)
+            apart = "" if spec.statistics_group else spec.name
+            key = (*key, spec.statistics_group, apart)
+        calls.setdefault(key, []).append(spec.name)
     features: dict[str, EncoderOutput] = {}
     for i, ((_, group, *_), members) in enumerate(calls.items()):
         num = len(members)
@@ -62,7 +64,7 @@ def encode(
             rngs=rngs,
             mutable=["batch_stats"],
         )
-        if members[0].startswith("global/"):
+        if members[0] in running:
             batch_stats = updated.get("batch_stats", {})
         for j, name in enumerate(members):
             features[name] = jax.tree.map(lambda x, j=j, num=num: x[j::num], out)

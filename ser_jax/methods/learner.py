@@ -14,7 +14,7 @@ from ser_jax.methods.objectives.base import Objective, mean_std
 from ser_jax.methods.regularizers.base import Regularizer
 from ser_jax.methods.variables import LossAux, PyTree, Variables
 from ser_jax.models.outputs import Encoder, EncoderOutput
-from ser_jax.views.view import View
+from ser_jax.views.view import View, ViewSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,12 @@ class Learner:
     steps_per_epoch: int
     weight_factor: optax.Schedule | None = None
 
+    @property
+    def specs(self) -> tuple[ViewSpec, ...]:
+        """Every view of a step, the objective's first."""
+        own = self.objective.views
+        return (*own, *self.regularizer.views(own))
+
     def init(self, rng: jax.Array, batch: Batch) -> Variables:
         """Initial variables; the target starts as a copy of the online network.
 
@@ -58,7 +64,7 @@ class Learner:
         encoder = self.encoder.init(encoder_rng, first.images[:1])
         encoder_stats = encoder.get("batch_stats", {})
         features, _ = encode(
-            self.encoder, encoder["params"], encoder_stats, views, list(views)
+            self.encoder, encoder["params"], encoder_stats, views, self.specs
         )
 
         heads = self.objective.make_heads()
@@ -138,7 +144,8 @@ class Learner:
                 params["encoder"],
                 old["student"]["encoder"],
                 views,
-                list(views),
+                self.specs,
+                running=[s.name for s in self.objective.views if not s.small],
                 drop_path_rng=rng,
             )
         with jax.named_scope("target_encoder"):
@@ -232,19 +239,20 @@ class Learner:
         if target is None:
             return {}, {}
         geometric = [n for n, view in views.items() if view.element is not None]
+        by_name = {spec.name: spec for spec in self.specs}
         features, stats = encode(
             self.encoder,
             variables.target_params["encoder"],
             variables.batch_stats["target"]["encoder"],
             views,
-            [*target.views, *geometric],
+            [by_name[name] for name in (*target.views, *geometric)],
+            running=target.views,
         )
         return jax.lax.stop_gradient(features), {"encoder": stats}
 
     def _parts(self, name: str) -> list[str]:
         """A view and those that extend it, in the order of the batch: b1, b2."""
-        specs = self.regularizer.views(self.objective.views)
-        return [name, *(spec.name for spec in specs if spec.extends == name)]
+        return [name, *(spec.name for spec in self.specs if spec.extends == name)]
 
     def _apply_objective(
         self,

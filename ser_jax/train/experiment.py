@@ -13,7 +13,6 @@ from ser_jax.config import defaults as config_lib
 from ser_jax.data.crops import CROP_PARAMS, CropSpec
 from ser_jax.methods.learner import Learner
 from ser_jax.methods.objectives import OBJECTIVES
-from ser_jax.methods.objectives.base import GLOBAL_VIEWS
 from ser_jax.methods.regularizers import REGULARIZERS
 from ser_jax.methods.settings import make_part
 from ser_jax.methods.variables import Variables
@@ -243,9 +242,9 @@ def _size_px(config: ConfigDict, spec: ViewSpec) -> int:
 
 def _recipe(config: ConfigDict, spec: ViewSpec) -> Recipe:
     augment = config.augment
-    found = recipe(augment.recipe, spec.extends or spec.name, _size_px(config, spec))
-    if spec.name not in GLOBAL_VIEWS:  # the others' turns are known, or none
-        return found
+    found = recipe(augment.recipe, spec.photometry, _size_px(config, spec))
+    if spec.geometric or spec.photometry not in ("global/0", "global/1"):
+        return found  # its turns are known, or none
     return dataclasses.replace(found, rot90_prob=augment.rot90_prob)
 
 
@@ -256,7 +255,9 @@ def _crop(config: ConfigDict, name: str, spec: ViewSpec) -> CropSpec:
     return CropSpec(
         name=name,
         size_px=size,
-        scale=spec.crop_scale or tuple(chosen) or crop_scale(augment.recipe, name),
+        scale=spec.crop_scale
+        or tuple(chosen)
+        or crop_scale(augment.recipe, small=spec.small),
         flip_prob=augment.flip_prob,
         resample=augment.resample,
         centre_frac=size / eval_resize_px(size) if spec.centre else 0.0,

@@ -5,6 +5,7 @@ import difflib
 from typing import Literal
 
 Range = tuple[float, float]
+Photometry = Literal["global/0", "global/1", "local", "unsolarized", "plain"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _check_within(name: str, value: float, high: float, hint: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """A line of the table; triples are (global/0, global/1, every local)."""
+    """A line of the table; triples are ("global/0", "global/1", "local")."""
 
     crop_scale: Range = (0.08, 1.0)
     local_crop_scale: Range = (0.05, 0.25)
@@ -114,6 +115,7 @@ class _Row:
     std: tuple[float, float, float] = Recipe.std
 
 
+_COLUMNS: dict[str, int] = {"global/0": 0, "global/1": 1, "unsolarized": 1, "local": 2}
 _NEVER = (0.0, 0.0, 0.0)
 _HALF = (0.5, 0.5, 0.5)
 
@@ -160,21 +162,22 @@ _TABLE = {
 }
 
 
-def recipe(name: str, view: str, size_px: int) -> Recipe:
+def recipe(name: str, photometry: Photometry, size_px: int) -> Recipe:
     """The recipe called `name` for one view.
 
     Args:
         name: "moco_v3", "barlow_twins", "byol", "dino", "dino_2view", "simclr",
             "simclr_cifar10", "augself", "ser", "digits" or "plain" (only normalises).
-        view: "global/0", "global/1" or "local/<i>"; "rot/<i>" (as global/1, without
-            solarization: SER's E-SSL); "plain" (only normalised, whatever the recipe).
+        photometry: How the view is coloured: as the first or the second global view,
+            "global/0" or "global/1"; as a "local" one; "unsolarized", as the second
+            global one but for solarization; "plain", only normalised.
         size_px: Side of the view; sets the width of the blur kernel (23 taps at 224).
 
     Returns:
         The view's `Recipe`.
 
     Raises:
-        ValueError: If the name or the view is unknown.
+        ValueError: If the name or the photometry is unknown.
 
     Reference:
         Grill et al., Bootstrap your own latent, NeurIPS 2020, Table 6, and the recipes
@@ -183,9 +186,16 @@ def recipe(name: str, view: str, size_px: int) -> Recipe:
         transferability via augmentation-aware self-supervision, NeurIPS 2021. Authors
         that blur with Pillow use its approximation; here every Gaussian is a kernel.
     """
-    row, column = _row(name), _column(view)
-    if view == "plain":
+    row = _row(name)
+    if photometry == "plain":
         return Recipe(mean=row.mean, std=row.std)
+    if photometry not in _COLUMNS:
+        raise ValueError(
+            f"a view's photometry is one of {', '.join(map(repr, _COLUMNS))} or "
+            f"'plain'; got {photometry!r}."
+        )
+    column = _COLUMNS[photometry]
+    solarizes = photometry != "unsolarized"
     brightness, contrast, saturation, hue = row.jitter
     return Recipe(
         jitter_prob=row.jitter_prob,
@@ -196,7 +206,7 @@ def recipe(name: str, view: str, size_px: int) -> Recipe:
         gray_prob=row.gray_prob,
         blur_prob=row.blur_prob[column],
         blur_taps=row.blur_taps or max(3, size_px // 10 | 1),  # odd
-        solarize_prob=0.0 if view.startswith("rot/") else row.solarize_prob[column],
+        solarize_prob=row.solarize_prob[column] if solarizes else 0.0,
         solarize_threshold=row.solarize_threshold,
         colour=row.colour,
         mean=row.mean,
@@ -204,21 +214,20 @@ def recipe(name: str, view: str, size_px: int) -> Recipe:
     )
 
 
-def crop_scale(name: str, view: str) -> Range:
+def crop_scale(name: str, *, small: bool) -> Range:
     """The range of the area a random resized crop takes, as a share of the image.
 
     Args:
         name: Name of a recipe, as in `recipe`.
-        view: Name of the view, as in `recipe`.
+        small: Whether the crop is one of the small ones.
 
     Returns:
         (low, high), each in (0, 1]. (1, 1) asks for the whole image.
 
     Raises:
-        ValueError: If the name or the view is unknown.
+        ValueError: If the name is unknown.
     """
     row = _row(name)
-    small = _column(view) == 2 or view.startswith("rot/")
     return row.local_crop_scale if small else row.crop_scale
 
 
@@ -231,17 +240,3 @@ def _row(name: str) -> _Row:
             f"{', '.join(sorted(_TABLE))}."
         )
     return _TABLE[name]
-
-
-def _column(view: str) -> int:
-    kind, _, index = view.partition("/")
-    if view in ("global/0", "global/1"):
-        return int(index)
-    if kind in ("local", "rot") and index.isdecimal():
-        return 2 if kind == "local" else 1
-    if view == "plain":
-        return 0
-    raise ValueError(
-        "view must be 'global/0', 'global/1', 'plain', 'local/<i>' such as 'local/0', "
-        f"or 'rot/<i>'; got {view!r}."
-    )

@@ -7,7 +7,7 @@ import flax.struct
 import jax
 
 from ser_jax.geometry.group import Element, Group
-from ser_jax.views.recipe import Recipe
+from ser_jax.views.recipe import Photometry, Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +15,8 @@ class ViewSpec:
     """A view that an objective or a regularizer wants to see.
 
     Attributes:
-        name: "global/0", "equiv/1" and the like; photometric recipes go by it.
+        name: Its own: "global/0", "equiv/1" and the like. Nothing follows from it.
+        photometry: How it is coloured, see `recipe`.
         crop: The host's crop it starts from; the one of the same name if empty.
         extends: If set, this view is made for the shared-crop share of the batch (b2)
             instead of the view named here, which then covers the rest (b1); together
@@ -27,9 +28,12 @@ class ViewSpec:
         crop_scale: Area range of its crop if not the recipe's, as shares of the image.
         copy_of: If set, this view is the one of that name, turned.
         quarter_turns: Counter-clockwise quarter turns of such a copy.
+        statistics_group: Views of one size that name the same group share statistics
+            in an encoder's BatchNorm; one that names none has its own.
     """
 
     name: str
+    photometry: Photometry
     crop: str = ""
     extends: str = ""
     geometric: bool = False
@@ -38,6 +42,7 @@ class ViewSpec:
     crop_scale: tuple[float, float] | tuple[()] = ()
     copy_of: str = ""
     quarter_turns: int = 0
+    statistics_group: str = ""
 
     @property
     def source(self) -> str:

@@ -10,10 +10,15 @@ import pytest
 from ser_jax.methods.encode import encode
 from ser_jax.models.resnet import ResNet
 from ser_jax.views.recipe import Recipe
-from ser_jax.views.view import View
+from ser_jax.views.view import View, ViewSpec
 
 SIZES = {"global/0": 8, "global/1": 8, "local/0": 4, "local/1": 4}
 SIZES |= {f"rot/{k}": 4 for k in range(4)}
+SPECS = [
+    *(ViewSpec(name, name) for name in ("global/0", "global/1")),
+    *(ViewSpec(f"local/{k}", "local", statistics_group="local") for k in range(2)),
+    *(ViewSpec(f"rot/{k}", "local", statistics_group="rot") for k in range(4)),
+]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +30,8 @@ def case():
         noise = jax.random.normal(jax.random.key(i), (3, size, size, 3))
         views[name] = View(noise + i, jnp.zeros(()), Recipe())
     variables = jax.jit(encoder.init)(jax.random.key(9), views["global/0"].images)
-    run = jax.jit(functools.partial(encode, encoder, names=list(SIZES)))
+    globals_ = ("global/0", "global/1")
+    run = jax.jit(functools.partial(encode, encoder, specs=SPECS, running=globals_))
     features, stats = run(variables["params"], variables["batch_stats"], views)
 
     @jax.jit
@@ -51,7 +57,7 @@ def test_global_views_have_statistics_of_their_own(case):
 
 
 @pytest.mark.parametrize("kind, num", [("rot", 4), ("local", 2)])
-def test_rotations_and_locals_share_theirs(case, kind, num):
+def test_views_of_a_group_share_theirs(case, kind, num):
     features, _, alone = case
     names = [f"{kind}/{i}" for i in range(num)]
     for name, expected in zip(names, alone(*names)[0], strict=True):

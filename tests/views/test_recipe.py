@@ -34,18 +34,22 @@ def test_ser_recipe_is_the_recorded_one(golden):
 
 def test_views_of_a_recipe_differ_as_published():
     first, second, local = (
-        recipes.recipe("dino", view, 96) for view in ("global/0", "global/1", "local/7")
+        recipes.recipe("dino", view, 96) for view in ("global/0", "global/1", "local")
     )
     assert (first.blur_prob, second.blur_prob, local.blur_prob) == (1.0, 0.1, 0.5)
     solarize = [r.solarize_prob for r in (first, second, local)]
     assert solarize == [0.0, 0.2, 0.0]
-    assert recipes.crop_scale("dino", "global/1") == (0.4, 1.0)
-    assert recipes.crop_scale("dino", "local/0") == (0.05, 0.4)
+    assert recipes.crop_scale("dino", small=False) == (0.4, 1.0)
+    assert recipes.crop_scale("dino", small=True) == (0.05, 0.4)
+    unsolarized = recipes.recipe("dino", "unsolarized", 96)
+    assert unsolarized == dataclasses.replace(second, solarize_prob=0.0)
+    plain = recipes.recipe("digits", "plain", 96)
+    assert plain == recipes.Recipe(mean=plain.mean, std=plain.std)
     simclr = recipes.recipe("simclr", "global/1", 224)
     assert (simclr.saturation, simclr.hue, simclr.blur_prob) == (0.8, 0.2, 0.5)
     assert simclr.solarize_prob == 0.0
     assert recipes.recipe("augself", "global/0", 224).saturation == 0.4
-    assert recipes.crop_scale("augself", "global/0") == (0.2, 1.0)
+    assert recipes.crop_scale("augself", small=False) == (0.2, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +71,9 @@ def test_unknown_names_are_explained():
     with pytest.raises(ValueError, match="Did you mean 'moco_v3'.*barlow_twins"):
         recipes.recipe("mocov3", "global/0", 224)
     with pytest.raises(ValueError, match="The recipes are augself"):
-        recipes.crop_scale("xyz", "global/0")
-    for view in ("global/2", "local", "local/a", "globals/0"):
-        with pytest.raises(ValueError, match="view must be"):
+        recipes.crop_scale("xyz", small=False)
+    for view in ("global/2", "local/0", "rot/0", ""):
+        with pytest.raises(ValueError, match="photometry is one of 'global/0'"):
             recipes.recipe("dino", view, 224)
 
 

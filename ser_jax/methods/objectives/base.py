@@ -28,8 +28,12 @@ def standard_views(num_local: int) -> tuple[ViewSpec, ...]:
     Reference:
         Caron et al., SwAV (arXiv 2006.09882), Sec. 3.2.
     """
-    local = (ViewSpec(f"local/{i}", small=True) for i in range(num_local))
-    return (*(ViewSpec(name) for name in GLOBAL_VIEWS), *local)
+    local = (
+        ViewSpec(f"local/{i}", "local", small=True, statistics_group="local")
+        for i in range(num_local)
+    )
+    first, second = GLOBAL_VIEWS
+    return (ViewSpec(first, "global/0"), ViewSpec(second, "global/1"), *local)
 
 
 def view_pairs(num_local: int) -> tuple[tuple[str, str], ...]:

@@ -209,7 +209,7 @@ class EquiMod(FeatureRegularizer):
 
     def views(self, objective: tuple[ViewSpec, ...]) -> tuple[ViewSpec, ...]:
         """The un-augmented image beside the objective's views."""
-        return (ViewSpec(_PLAIN, centre=True),)
+        return (ViewSpec(_PLAIN, "plain", centre=True),)
 
     def make_heads(self) -> EquiModHeads:
         """Projector, parameter embedding, predictor."""

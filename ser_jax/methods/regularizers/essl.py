@@ -98,9 +98,16 @@ class ESSL(FeatureRegularizer):
 
     def views(self, objective: tuple[ViewSpec, ...]) -> tuple[ViewSpec, ...]:
         """One small crop and its three rotations beside the objective's views."""
-        crop = ViewSpec(_VIEWS[0], small=True, crop_scale=self.crop_scale)
+        crop = ViewSpec(
+            _VIEWS[0],
+            "unsolarized",  # as in SER's port
+            small=True,
+            crop_scale=self.crop_scale,
+            # Statistics of their own would tell the rotations apart.
+            statistics_group="rot",
+        )
         copies = (
-            ViewSpec(name, small=True, copy_of=crop.name, quarter_turns=turns)
+            dataclasses.replace(crop, name=name, copy_of=crop.name, quarter_turns=turns)
             for turns, name in enumerate(_VIEWS[1:], start=1)
         )
         return (crop, *copies)

@@ -187,6 +187,7 @@ class SER:
         return tuple(
             ViewSpec(
                 f"equiv/{i}",
+                spec.photometry,
                 crop=objective[i - i % 2].source,
                 extends=spec.name,
                 geometric=True,
