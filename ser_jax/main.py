@@ -1,14 +1,38 @@
 """Command line: `python -m ser_jax.main --config=FILE --workdir=DIR`."""
 
 from absl import app, flags
+from ml_collections import ConfigDict
 
 from ser_jax.config import flags as command_line
-from ser_jax.train import loop as train
+from ser_jax.evaluate.probe import make_probe
+from ser_jax.report.curves import plot_curves
+from ser_jax.storage.files import PathLike, as_path
+from ser_jax.storage.summary import final_table
+from ser_jax.train.loop import train
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for checkpoints and results; resumes from what is there."
 )
 _EXAMPLE = "python -m ser_jax.main --config=configs/digits_ser.py --workdir=/tmp/digits"
+
+
+def run(config: ConfigDict, workdir: PathLike) -> None:
+    """Trains, watched by the k-NN probe; draws the curves and prints the table.
+
+    Args:
+        config: The experiment.
+        workdir: Folder for all of it.
+
+    Raises:
+        ValueError: As `train` does, and its other errors.
+    """
+    summary = train(config, workdir, probe=make_probe)
+    if not summary:  # stopped early, or another process has it
+        return
+    summary.pop("config", None)  # of a run that had ended before
+    curves = plot_curves(as_path(workdir))
+    print(final_table(summary))
+    print(f"\nCurves: {curves}\nMetrics, checkpoints, summary: {curves.parent}")
 
 
 def main(argv: list[str]) -> None:
@@ -19,7 +43,7 @@ def main(argv: list[str]) -> None:
         command_line.fail(f"--workdir is missing. For example: {_EXAMPLE}")
     command_line.log_own_messages()
     command_line.join_processes()
-    command_line.run_or_fail(train.train, command_line.CONFIG.value, _WORKDIR.value)
+    command_line.run_or_fail(run, command_line.CONFIG.value, _WORKDIR.value)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """k-NN accuracy and rank of an encoder's features while it trains."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -8,10 +9,52 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ser_jax.data.sources import Source
+from ser_jax.data.host_transforms import CentreCrop
+from ser_jax.data.sources import Source, open_source
 from ser_jax.evaluate.classify.collapse import rankme
 from ser_jax.evaluate.classify.knn import knn_predict
 from ser_jax.evaluate.features.extract import extract, make_embed
+from ser_jax.train.experiment import Experiment, eval_resize_px
+
+_logger = logging.getLogger(__name__)
+
+
+def make_probe(
+    experiment: Experiment, source: Source, mesh: Mesh
+) -> Callable[[Any], dict[str, float]] | None:
+    """What a run measures of its encoder now and then while it trains.
+
+    Args:
+        experiment: The run.
+        source: What it trains on.
+        mesh: The mesh.
+
+    Returns:
+        `make_online_knn`'s probe; None if it is off, or the data has no labels.
+    """
+    config, dataset = experiment.config, experiment.config.dataset
+    if not config.knn.every_epochs:
+        return None
+    if source.num_classes is None:
+        _logger.info("%s has no labels: no k-NN probe.", dataset.name)
+        return None
+    try:
+        held_out = open_source(dataset.name, dataset.eval_split, dataset.data_dir)
+    except ValueError as error:  # no such split
+        _logger.warning("No k-NN probe: %s. Set --config.dataset.eval_split.", error)
+        return None
+    size = config.augment.image_size
+    return make_online_knn(
+        experiment.embed,
+        source.subset(config.knn.max_train_examples),
+        held_out.subset(config.knn.max_eval_examples),
+        CentreCrop(size, eval_resize_px(size)),
+        mesh,
+        batch_size=config.batch_size,
+        num_threads=config.loader.num_threads,
+        num_neighbors=config.knn.num_neighbors,
+        temperature=config.knn.temperature,
+    )
 
 
 def make_online_knn(

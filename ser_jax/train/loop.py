@@ -1,7 +1,6 @@
 """The training loop: restore, step, log, probe, checkpoint."""
 
 import logging
-import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,17 +11,16 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ser_jax.data.host_transforms import CentreCrop, RandomCrops
+from ser_jax.data.host_transforms import RandomCrops
 from ser_jax.data.loader import train_loader
 from ser_jax.data.sources import Source, open_source
-from ser_jax.evaluate.probe import make_online_knn
-from ser_jax.report.curves import plot_curves
-from ser_jax.storage import summary as summary_lib
 from ser_jax.storage.checkpoint import Checkpointer
+from ser_jax.storage.files import PathLike, as_path
 from ser_jax.storage.metrics import MetricWriter, read_metrics
+from ser_jax.storage.summary import read_summary, write_summary
 from ser_jax.train.accounting import account
 from ser_jax.train.compiled import compile_equiv_grad_norm, compile_train_step
-from ser_jax.train.experiment import Experiment, build, eval_resize_px
+from ser_jax.train.experiment import Experiment, build
 from ser_jax.train.health import Write, scale_of, watched
 from ser_jax.train.preemption import StopSignal
 from ser_jax.train.progress import Progress, Stopwatch
@@ -30,17 +28,22 @@ from ser_jax.train.resume import restore_or_init
 from ser_jax.train.sharding import check_batch_size, make_mesh, shard_batch
 from ser_jax.train.step import TrainState
 
-Probe = Callable[[Any], dict[str, float]]
+Probe = Callable[[Any], dict[str, float]]  # Encoder's variables to scores by name.
+MakeProbe = Callable[[Experiment, Source, Mesh], Probe | None]
 
 _logger = logging.getLogger(__name__)
 
 
-def train(config: ConfigDict, workdir: str) -> dict[str, Any]:
+def train(
+    config: ConfigDict, workdir: PathLike, *, probe: MakeProbe | None = None
+) -> dict[str, Any]:
     """Trains to the end, or from where the workdir's newest checkpoint left off.
 
     Args:
         config: The experiment.
-        workdir: Folder for checkpoints, metrics, curves and the summary.
+        workdir: Folder for checkpoints, metrics and the summary.
+        probe: Makes what measures the encoder now and then, or None where it cannot be
+            measured; without it nothing is measured.
 
     Returns:
         The summary that is also written to `summary.json`; {} if SIGTERM ended the run
@@ -51,13 +54,13 @@ def train(config: ConfigDict, workdir: str) -> dict[str, Any]:
         FloatingPointError: If the loss or the gradient is not finite.
         OSError: If the workdir cannot be written.
     """
-    path = pathlib.Path(workdir).expanduser().absolute()
+    path = as_path(workdir)
     dataset = config.dataset
     source = open_source(dataset.name, dataset.train_split, dataset.data_dir)
     experiment = build(config, len(source))
     mesh = make_mesh()
     check_batch_size(config.batch_size, mesh)
-    probe = _make_probe(experiment, source, mesh)
+    measure = probe(experiment, source, mesh) if probe else None
     is_primary = jax.process_index() == 0
     stop_step = experiment.resolved.stop_step
     with (
@@ -66,7 +69,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, Any]:
             path / "checkpoints",
             keep_latest=config.checkpoint.keep_latest,
             keep_every_steps=config.checkpoint.keep_every_steps or None,
-            best_metric="knn_accuracy" if probe else None,
+            best_metric="knn_accuracy" if measure else None,
         ) as checkpointer,
     ):
         state, start_step, wall_s = restore_or_init(
@@ -102,7 +105,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, Any]:
                     state,
                     source,
                     mesh,
-                    probe,
+                    measure,
                     watched(writer.write_scalars, scale, read_metrics(path)),
                     progress,
                     save,
@@ -126,35 +129,12 @@ def train(config: ConfigDict, workdir: str) -> dict[str, Any]:
         return {}
     if step == start_step and (path / "summary.json").exists():
         _logger.info("Nothing to do: %s ended at step %d.", path, step)
-        return summary_lib.read_summary(path)
-    return _summarise(experiment, path, progress, time.monotonic() - started, mesh)
-
-
-def _make_probe(experiment: Experiment, source: Source, mesh: Mesh) -> Probe | None:
-    """The online k-NN probe, unless it is off or the data has no labels."""
-    config, dataset = experiment.config, experiment.config.dataset
-    if not config.knn.every_epochs:
-        return None
-    if source.num_classes is None:
-        _logger.info("%s has no labels: no k-NN probe.", dataset.name)
-        return None
-    try:
-        held_out = open_source(dataset.name, dataset.eval_split, dataset.data_dir)
-    except ValueError as error:  # no such split
-        _logger.warning("No k-NN probe: %s. Set --config.dataset.eval_split.", error)
-        return None
-    size = config.augment.image_size
-    return make_online_knn(
-        experiment.embed,
-        source.subset(config.knn.max_train_examples),
-        held_out.subset(config.knn.max_eval_examples),
-        CentreCrop(size, eval_resize_px(size)),
-        mesh,
-        batch_size=config.batch_size,
-        num_threads=config.loader.num_threads,
-        num_neighbors=config.knn.num_neighbors,
-        temperature=config.knn.temperature,
+        return read_summary(path)
+    summary = _summarise(
+        experiment, read_metrics(path), progress, time.monotonic() - started, mesh
     )
+    write_summary(path, summary, config.to_dict())
+    return summary
 
 
 def _batches(
@@ -258,16 +238,15 @@ def _loop(
 
 def _summarise(
     experiment: Experiment,
-    workdir: pathlib.Path,
+    rows: list[dict[str, float]],
     progress: Progress,
     wall_s: float,
     mesh: Mesh,
 ) -> dict[str, Any]:
-    """Writes summary.json and the curves; prints the table."""
-    rows = read_metrics(workdir)
+    """What is left to say of a run, from its rows of metrics."""
     losses = [row["loss"] for row in rows if "loss" in row]
     accuracies = [row["knn_accuracy"] for row in rows if "knn_accuracy" in row]
-    summary = {
+    return {
         "loss_first": losses[0],
         "loss_last": losses[-1],
         "knn_accuracy": accuracies[-1] if accuracies else None,
@@ -278,8 +257,3 @@ def _summarise(
         "device": f"{mesh.size} x {jax.devices()[0].device_kind}",
         "accounting": account(experiment),
     }
-    summary_lib.write_summary(workdir, summary, experiment.config.to_dict())
-    curves = plot_curves(workdir)
-    print(summary_lib.final_table(summary))
-    print(f"\nCurves: {curves}\nMetrics, checkpoints, summary: {workdir}")
-    return summary

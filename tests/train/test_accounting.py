@@ -5,9 +5,8 @@ import dataclasses
 import pytest
 from helpers.support import tiny_config, tiny_experiment
 
-from ser_jax.benchmark.__main__ import without_regularizer
 from ser_jax.evaluate.cost.by_hand import step_flops
-from ser_jax.evaluate.cost.compare import compare_flops
+from ser_jax.evaluate.cost.compare import compare_flops, without_regularizer
 from ser_jax.methods.regularizers.ser import SER
 from ser_jax.train.accounting import account
 from ser_jax.train.experiment import build

@@ -21,6 +21,8 @@ from helpers.support import (
 )
 from tensorboard.backend.event_processing import event_accumulator
 
+from ser_jax import main
+from ser_jax.evaluate.probe import make_probe
 from ser_jax.storage.metrics import read_metrics
 from ser_jax.train import loop as train
 from ser_jax.train import sharding
@@ -43,9 +45,9 @@ def config(data_dir):
     return config
 
 
-def run(config, workdir, steps):
+def run(config, workdir, steps, probe=make_probe):
     config.max_steps = steps
-    return train.train(config, str(workdir))
+    return train.train(config, str(workdir), probe=probe)
 
 
 @pytest.fixture(scope="module")
@@ -157,8 +159,11 @@ def test_settings_that_change_nothing_may_change(config, tmp_path, uninterrupted
     tmp_path = shutil.copytree(uninterrupted[0], tmp_path / "run")
     config.log_every_steps, config.loader.num_threads = 3, 1
     config.checkpoint.keep_latest = 1
-    run(config, tmp_path, 5)
+    config.knn.every_epochs = 1.0
+    run(config, tmp_path, 5, probe=None)
     assert final_state(config, tmp_path)[1] == 5
+    last = read_metrics(tmp_path)[-1]
+    assert last["step"] == 5 and "knn_accuracy" not in last
 
 
 def test_other_data_is_refused(config, uninterrupted):
@@ -205,7 +210,6 @@ def test_what_a_run_leaves_behind(uninterrupted):
         assert key in stored
     assert stored["steps"] == 4 and stored["loss_last"] == summary["loss_last"]
     assert stored["config"]["objective"]["name"] == "moco_v3"
-    assert (workdir / "curves.png").stat().st_size > 10_000
     events = event_accumulator.EventAccumulator(str(next(workdir.rglob("*tfevents*"))))
     events.Reload()
     assert [e.step for e in events.Scalars("loss")] == [1, 2, 3, 4]
@@ -244,6 +248,16 @@ def test_a_finished_run_is_left_alone(config, uninterrupted):
     assert again["loss_last"] == first["loss_last"] and again["steps"] == 4
 
 
+def test_the_program_adds_the_curves_and_the_table(config, uninterrupted, capsys):
+    workdir = uninterrupted[0]
+    config.max_steps = 4
+    main.run(config, str(workdir))
+    assert (workdir / "curves.png").stat().st_size > 10_000
+    printed = capsys.readouterr().out
+    assert "| loss_last " in printed
+    assert str(workdir / "curves.png") in printed and "config/" not in printed
+
+
 def test_a_damaged_newest_checkpoint_hides_no_contradiction(
     config, tmp_path, uninterrupted
 ):
@@ -254,18 +268,13 @@ def test_a_damaged_newest_checkpoint_hides_no_contradiction(
         run(config, tmp_path, 6)
 
 
-def test_the_best_probed_state_is_kept(config, tmp_path, monkeypatch):
+def test_the_best_probed_state_is_kept(config, tmp_path):
     """Red if probed states are not saved, or their score does not reach the policy."""
     scores = iter([0.1, 0.9, 0.2, 0.3, 0.4])
-    monkeypatch.setattr(
-        train,
-        "make_online_knn",
-        lambda *_, **__: lambda params: {"knn_accuracy": next(scores)},
-    )
     config.checkpoint.every_steps = 10**6
     config.knn.every_epochs = 1 / 93
     config.checkpoint.keep_latest = 1
-    run(config, tmp_path, 4)
+    run(config, tmp_path, 4, lambda *_: lambda params: {"knn_accuracy": next(scores)})
     steps = {int(p.name) for p in (tmp_path / "checkpoints").glob("[0-9]*")}
     assert steps == {1, 4}
 
