@@ -3,6 +3,7 @@
 import ast
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -53,7 +54,9 @@ def test_file(path):
         assert "PartitionSpec" not in text, "only sharding.py places arrays"
     if "configdict" in text.lower():
         allowed = {"defaults", "presets", "experiment", "loop", "__main__", "open"}
-        assert path.stem in allowed, "below these, plain arguments"
+        assert path.stem in {*allowed, "main"}, "below these, plain arguments"
+    # What an experiment was built from is for the record. `jax.config` is not meant.
+    assert not re.search(r"(?<!jax)\.config\.", text), "a field of Experiment, instead"
 
 
 def test_the_core_trains_without_the_data_libraries():
@@ -69,8 +72,8 @@ sys.path.insert(0, {str(PACKAGE.parent / "tests")!r})
 import jax
 from helpers.support import tiny_experiment
 from ser_jax.benchmark import __main__
+from ser_jax.benchmark.step import random_batch
 from ser_jax.storage import checkpoint
-from ser_jax.train.experiment import random_batch
 from ser_jax.train.step import make_train_step
 e = tiny_experiment()
 state = jax.jit(e.init_state)(e.init_rng)

@@ -13,14 +13,12 @@ import sys
 import jax
 from absl import app, flags, logging
 
-from ser_jax.benchmark.figures import (
-    measure,
-    measure_linear_heads,
-    measure_ntxent_memory,
-)
+from ser_jax.benchmark.figures import measure, measure_ntxent_memory
+from ser_jax.benchmark.linear_heads import head_costs
 from ser_jax.benchmark.tables import Figures, head_table, memory_table, step_table
 from ser_jax.config import flags as command_line
 from ser_jax.storage.files import write_json
+from ser_jax.train.experiment import build
 
 _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
 _FLOPS_ONLY = flags.DEFINE_bool("flops_only", False, "Count; compile and run nothing.")
@@ -59,15 +57,15 @@ def main(argv: list[str]) -> None:
         command_line.check_config_file(_EXAMPLE)
         config = command_line.CONFIG.value
         config.batch_size = _BATCH_SIZE.value or config.batch_size
+        # Only schedules depend on the size of the data set: any will do.
+        experiment = command_line.run_or_fail(build, config, 1000 * config.batch_size)
         if _LINEAR_HEADS.value:
-            figures |= command_line.run_or_fail(
-                measure_linear_heads, config, _LINEAR_HEADS.value
-            )
+            figures |= head_costs(experiment, num_classes=_LINEAR_HEADS.value)
             table = head_table(figures)
         else:
             measured = functools.partial(
                 measure,
-                config,
+                experiment,
                 flops_only=_FLOPS_ONLY.value,
                 num_steps=_NUM_STEPS.value,
                 loader_seconds=_LOADER_SECONDS.value,

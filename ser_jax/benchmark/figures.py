@@ -3,14 +3,12 @@
 import jax
 import numpy as np
 from absl import logging
-from ml_collections import ConfigDict
 
 from ser_jax.benchmark import step as speed
-from ser_jax.benchmark.linear_heads import head_costs
 from ser_jax.benchmark.ntxent_memory import ntxent_temp_bytes
 from ser_jax.benchmark.tables import Figures
 from ser_jax.evaluate.cost.compare import compare_flops, without_regularizer
-from ser_jax.train.experiment import Experiment, build
+from ser_jax.train.experiment import Experiment
 from ser_jax.train.sharding import check_batch_size, make_mesh
 
 _ALWAYS = (  # in every JSON file of an experiment, if only as null
@@ -29,7 +27,7 @@ _ALWAYS = (  # in every JSON file of an experiment, if only as null
 
 
 def measure(
-    config: ConfigDict,
+    regularized: Experiment,
     *,
     flops_only: bool = False,
     num_steps: int = 20,
@@ -38,7 +36,7 @@ def measure(
     """All figures of an experiment.
 
     Args:
-        config: An experiment with a regularizer.
+        regularized: What is trained, with a regularizer.
         flops_only: Count only: compile and run nothing, read no data.
         num_steps: Timed steps of each kind.
         loader_seconds: Duration of each timing of the loader.
@@ -48,18 +46,16 @@ def measure(
         CPU).
 
     Raises:
-        ValueError: If the config is refused or has no regularizer.
+        ValueError: If it has no regularizer.
     """
-    if config.regularizer.name == "none":
+    if regularized.config["regularizer"]["name"] == "none":
         raise ValueError(
             "this config has no regularizer, so there is nothing to compare: give one "
             "that has, like configs/moco_v3_ser.py; its base is measured beside it."
         )
-    # Only schedules depend on the size of the data set: any will do.
-    regularized = build(config, 1000 * config.batch_size)
     base = without_regularizer(regularized)
     figures: Figures = dict.fromkeys(_ALWAYS)
-    figures |= {"batch_size": config.batch_size, "config": config.to_dict()}
+    figures |= {"batch_size": regularized.batch_size, "config": regularized.config}
     logging.info("Counting FLOPs.")
     figures |= compare_flops(base, regularized)
     if not flops_only:
@@ -81,7 +77,7 @@ def measure_steps(base: Experiment, regularized: Experiment, num_steps: int) -> 
         Seconds a step, images per second, compile time, peak memory; images per second
         of the augmentation alone.
     """
-    mesh, batch_size = make_mesh(), regularized.config.batch_size
+    mesh, batch_size = make_mesh(), regularized.batch_size
     check_batch_size(batch_size, mesh)
     logging.info("Compiling the step with the regularizer.")
     ser_step = speed.TimedStep(regularized, mesh)
@@ -141,31 +137,31 @@ def measure_loader(experiment: Experiment, seconds: float) -> Figures:
         Rate with the config's own number of threads, with 1 and with 2; the reason
         instead if the data or a library is not there.
     """
-    config = experiment.config
+    dataset = experiment.config["dataset"]
     try:
         from ser_jax.benchmark.loader import loader_images_per_s
         from ser_jax.data.host_transforms import RandomCrops
         from ser_jax.data.sources import open_source
 
         source = open_source(
-            config.dataset.name, config.dataset.train_split, config.dataset.data_dir
+            dataset["name"], dataset["train_split"], dataset["data_dir"]
         )
     except (ModuleNotFoundError, FileNotFoundError) as error:
         logging.warning("The loader is not timed: %s", error)
         return {"loader_note": str(error)}
     rates = {}
-    for num_threads in {1, 2, config.loader.num_threads}:
+    for num_threads in {1, 2, experiment.num_threads}:
         logging.info("Timing the loader, %d thread(s).", num_threads)
         rates[num_threads] = loader_images_per_s(
             source,
             RandomCrops(experiment.crops, experiment.pair_seed),
-            batch_size=config.batch_size,
+            batch_size=experiment.batch_size,
             num_threads=num_threads,
-            prefetch_batches=config.loader.prefetch_batches,
+            prefetch_batches=experiment.prefetch_batches,
             seconds=seconds,
         )
     return {
-        "loader_images_per_s": rates[config.loader.num_threads],
+        "loader_images_per_s": rates[experiment.num_threads],
         "loader_images_per_s_1_thread": rates[1],
         "loader_images_per_s_2_threads": rates[2],
     }
@@ -190,8 +186,3 @@ def measure_ntxent_memory() -> Figures:
             {"tokens": tokens, "blockwise_bytes": blockwise, "dense_bytes": dense}
         )
     return {"ntxent_temp_memory": rows}
-
-
-def measure_linear_heads(config: ConfigDict, num_classes: int) -> Figures:
-    """Seconds of linear evaluation on this config's encoder: `head_costs`."""
-    return head_costs(build(config, 1000 * config.batch_size), num_classes=num_classes)

@@ -35,7 +35,7 @@ def head_costs(experiment: Experiment, *, num_classes: int) -> dict[str, Any]:
         stage alone.
     """
     encoder = experiment.learner.encoder
-    side, batch_size = encoder.image_size, experiment.config.batch_size
+    side, batch_size = encoder.image_size, experiment.batch_size
     rng = np.random.default_rng(0)
     images = rng.normal(size=(batch_size, side, side, 3)).astype(np.float32)
     variables = jax.jit(encoder.init)(jax.random.key(0), images[:1])

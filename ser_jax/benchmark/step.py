@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from ser_jax.train.compiled import compile_train_step
-from ser_jax.train.experiment import Experiment, random_batch
+from ser_jax.train.experiment import Experiment
 from ser_jax.train.sharding import batch_sharded, replicated, shard_batch
 
 # Dense bfloat16 products, FLOP/s of one device as JAX counts devices (vendors' data
@@ -126,3 +128,23 @@ def augment_times(experiment: Experiment, mesh: Mesh, num_steps: int) -> np.ndar
         return time.perf_counter() - started
 
     return interleaved_times([run], num_steps)[0]
+
+
+def random_batch(experiment: Experiment, seed: int = 0) -> dict[str, Any]:
+    """A batch of noise in the loader's form: what takes time is the same.
+
+    Args:
+        experiment: Says which shapes.
+        seed: Seed of the noise.
+
+    Returns:
+        Pytree of NumPy arrays.
+    """
+    rng = np.random.default_rng(seed)
+
+    def fill(x):
+        if x.dtype == jnp.uint8:
+            return rng.integers(0, 256, x.shape, np.uint8)
+        return np.zeros(x.shape, x.dtype)
+
+    return jax.tree.map(fill, experiment.abstract_batch())

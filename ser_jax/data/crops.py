@@ -65,3 +65,16 @@ class CropSpec:
                 f"crop {self.name!r}: resample must be 'cv2' or 'pil', got "
                 f"{self.resample!r}"
             )
+
+
+def eval_resize_px(size_px: int) -> int:
+    """The short side to resize evaluation images to before their centre crop.
+
+    Args:
+        size_px: Side of the crop.
+
+    Returns:
+        The usual margin (256 to 224 px), but none for small pictures, which have no
+        border to spare.
+    """
+    return round(size_px * 256 / 224) if size_px >= 128 else size_px

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ser_jax.data.crops import eval_resize_px
 from ser_jax.data.host_transforms import CentreCrop
 from ser_jax.models.outputs import Encoder
-from ser_jax.train.experiment import eval_resize_px
 from ser_jax.train.sharding import batch_sharded, make_mesh, replicated
 
 _MOST_IMAGES = 256  # encoded at a time

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from ser_jax.data.crops import eval_resize_px
 from ser_jax.data.host_transforms import CentreCrop
 from ser_jax.data.sources import Source, open_source
 from ser_jax.evaluate.classify.collapse import rankme
 from ser_jax.evaluate.classify.knn import knn_predict
 from ser_jax.evaluate.features.extract import extract, make_embed
-from ser_jax.train.experiment import Experiment, eval_resize_px
+from ser_jax.train.experiment import Experiment
 
 _logger = logging.getLogger(__name__)
 
@@ -32,28 +33,30 @@ def make_probe(
     Returns:
         `make_online_knn`'s probe; None if it is off, or the data has no labels.
     """
-    config, dataset = experiment.config, experiment.config.dataset
-    if not config.knn.every_epochs:
+    dataset, knn = experiment.config["dataset"], experiment.config["knn"]
+    if not knn["every_epochs"]:
         return None
     if source.num_classes is None:
-        _logger.info("%s has no labels: no k-NN probe.", dataset.name)
+        _logger.info("%s has no labels: no k-NN probe.", dataset["name"])
         return None
     try:
-        held_out = open_source(dataset.name, dataset.eval_split, dataset.data_dir)
+        held_out = open_source(
+            dataset["name"], dataset["eval_split"], dataset["data_dir"]
+        )
     except ValueError as error:  # no such split
         _logger.warning("No k-NN probe: %s. Set --config.dataset.eval_split.", error)
         return None
-    size = config.augment.image_size
+    size = experiment.image_size
     return make_online_knn(
         experiment.embed,
-        source.subset(config.knn.max_train_examples),
-        held_out.subset(config.knn.max_eval_examples),
+        source.subset(knn["max_train_examples"]),
+        held_out.subset(knn["max_eval_examples"]),
         CentreCrop(size, eval_resize_px(size)),
         mesh,
-        batch_size=config.batch_size,
-        num_threads=config.loader.num_threads,
-        num_neighbors=config.knn.num_neighbors,
-        temperature=config.knn.temperature,
+        batch_size=experiment.batch_size,
+        num_threads=experiment.num_threads,
+        num_neighbors=knn["num_neighbors"],
+        temperature=knn["temperature"],
     )
 
 

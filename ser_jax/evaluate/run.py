@@ -39,10 +39,10 @@ class TrainedRun(Subject):
             "encoder": self.encoder_name,
         }
         settings = {
-            "dataset": config.dataset.name,
-            "objective": config.objective.name,
-            "regularizer": config.regularizer.name,
-            "model": config.model.variant,
+            "dataset": config["dataset"]["name"],
+            "objective": config["objective"]["name"],
+            "regularizer": config["regularizer"]["name"],
+            "model": config["model"]["variant"],
         }
         return run | super().about() | {"settings": settings}
 

@@ -45,7 +45,7 @@ def account(experiment: Experiment) -> dict[str, Any]:
           `regularizer`: its heads, and its norms in the encoder; `target`: EMA copies.
     """
     step, state, batch = step_and_shapes(experiment)
-    learner, batch_size = experiment.learner, experiment.config.batch_size
+    learner, batch_size = experiment.learner, experiment.batch_size
     flops = count_flops(step, state, batch)
     views = jax.eval_shape(
         learner.make_views, experiment.step_rng, batch, jnp.zeros((), jnp.int32)

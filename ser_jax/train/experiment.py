@@ -1,16 +1,16 @@
-"""What a config describes, built: learner, optimizer, crops."""
+"""What a config describes, built: learner, optimizer, crops. Configs end here."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from ser_jax.config import defaults as config_lib
-from ser_jax.data.crops import CROP_PARAMS, CropSpec
+from ser_jax.data.crops import CROP_PARAMS, CropSpec, eval_resize_px
 from ser_jax.methods.learner import Learner
 from ser_jax.methods.objectives import OBJECTIVES
 from ser_jax.methods.regularizers import REGULARIZERS
@@ -31,7 +31,7 @@ class Experiment:
     """Everything a run is made of but data, devices and state.
 
     Attributes:
-        config: The config it was built from.
+        config: The config it was built from, as plain dicts: for the record.
         resolved: What follows from it.
         learner: Encoder, objective and regularizer.
         optimizer: Optimizer.
@@ -39,9 +39,17 @@ class Experiment:
         crops: Crops the host takes of every image.
         mean: Channel means of normalised images.
         std: Channel standard deviations.
+        seed: Seed of all that is random.
+        batch_size: Images a step, over all devices.
+        image_size: Pixels a side of the images that are evaluated, and of most views.
+        num_threads: Threads of a process that decode.
+        num_workers: Processes that decode instead; 0: none.
+        prefetch_batches: Batches the loader is ahead.
+        log_every_steps: Steps between rows of metrics.
+        save_every_steps: Steps between checkpoints.
     """
 
-    config: ConfigDict
+    config: dict[str, Any]
     resolved: config_lib.Resolved
     learner: Learner
     optimizer: optax.GradientTransformation
@@ -49,21 +57,29 @@ class Experiment:
     crops: tuple[CropSpec, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    seed: int
+    batch_size: int
+    image_size: int
+    num_threads: int
+    num_workers: int
+    prefetch_batches: int
+    log_every_steps: int
+    save_every_steps: int
 
     @property
     def init_rng(self) -> jax.Array:
         """Key of the initial weights."""
-        return jax.random.fold_in(jax.random.key(self.config.seed), 0)
+        return jax.random.fold_in(jax.random.key(self.seed), 0)
 
     @property
     def step_rng(self) -> jax.Array:
         """Key of everything random in the steps."""
-        return jax.random.fold_in(jax.random.key(self.config.seed), 1)
+        return jax.random.fold_in(jax.random.key(self.seed), 1)
 
     @property
     def pair_seed(self) -> int | None:
         """Seed of the crops that paired images share; None if they are not paired."""
-        return self.config.seed if self.learner.regularizer.paired else None
+        return self.seed if self.learner.regularizer.paired else None
 
     @property
     def evaluates_target(self) -> bool:
@@ -77,7 +93,7 @@ class Experiment:
 
     def abstract_batch(self) -> dict[str, Any]:
         """Shapes of a global batch as the loader makes it."""
-        b = self.config.batch_size
+        b = self.batch_size
 
         def crop(spec):
             return jax.ShapeDtypeStruct((b, spec.size_px, spec.size_px, 3), jnp.uint8)
@@ -117,11 +133,13 @@ class Experiment:
         return (images.astype(jnp.float32) / 255 - mean) / std
 
 
-def build(config: ConfigDict, num_train_examples: int) -> Experiment:
+def build(
+    config: ConfigDict | Mapping[str, Any], num_train_examples: int
+) -> Experiment:
     """Builds the parts of an experiment.
 
     Args:
-        config: The experiment.
+        config: The experiment; a recorded one, in plain dicts, will do.
         num_train_examples: Size of the training split.
 
     Returns:
@@ -130,6 +148,7 @@ def build(config: ConfigDict, num_train_examples: int) -> Experiment:
     Raises:
         ValueError: If a setting is refused; the message says what to change.
     """
+    config = ConfigDict(config)
     resolved = config_lib.finalize(config, num_train_examples)
     objective = make_part(OBJECTIVES, "objective", config.objective.to_dict())
     regularizer = make_part(REGULARIZERS, "regularizer", config.regularizer.to_dict())
@@ -174,7 +193,7 @@ def build(config: ConfigDict, num_train_examples: int) -> Experiment:
     # The spec that names a crop says what it is like, not those that borrow it.
     sources |= {spec.name: spec for spec in specs if spec.name in sources}
     return Experiment(
-        config=config,
+        config=config.to_dict(),
         resolved=resolved,
         learner=Learner(
             encoder,
@@ -190,6 +209,14 @@ def build(config: ConfigDict, num_train_examples: int) -> Experiment:
         crops=tuple(_crop(config, name, spec) for name, spec in sources.items()),
         mean=recipes[0].mean,
         std=recipes[0].std,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        image_size=config.augment.image_size,
+        num_threads=config.loader.num_threads,
+        num_workers=config.loader.num_workers,
+        prefetch_batches=config.loader.prefetch_batches,
+        log_every_steps=config.log_every_steps,
+        save_every_steps=config.checkpoint.every_steps,
     )
 
 
@@ -262,36 +289,3 @@ def _crop(config: ConfigDict, name: str, spec: ViewSpec) -> CropSpec:
         resample=augment.resample,
         centre_frac=size / eval_resize_px(size) if spec.centre else 0.0,
     )
-
-
-def eval_resize_px(size_px: int) -> int:
-    """The short side to resize evaluation images to before their centre crop.
-
-    Args:
-        size_px: Side of the crop.
-
-    Returns:
-        The usual margin (256 to 224 px), but none for small pictures, which have no
-        border to spare.
-    """
-    return round(size_px * 256 / 224) if size_px >= 128 else size_px
-
-
-def random_batch(experiment: Experiment, seed: int = 0) -> dict[str, Any]:
-    """A batch of noise in the loader's form, for timing and tests.
-
-    Args:
-        experiment: Says which shapes.
-        seed: Seed of the noise.
-
-    Returns:
-        Pytree of NumPy arrays.
-    """
-    rng = np.random.default_rng(seed)
-
-    def fill(x):
-        if x.dtype == jnp.uint8:
-            return rng.integers(0, 256, x.shape, np.uint8)
-        return np.zeros(x.shape, x.dtype)
-
-    return jax.tree.map(fill, experiment.abstract_batch())

@@ -66,7 +66,7 @@ def scale_of(experiment: Experiment, variables: Any) -> Scale:
         The scale; its warm-up is the learning rate's, at least a tenth of the run.
     """
     objective = experiment.learner.objective
-    side = experiment.config.augment.image_size
+    side = experiment.image_size
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
     cls = jax.eval_shape(experiment.embed, experiment.evaluated(variables), image)
     resolved = experiment.resolved

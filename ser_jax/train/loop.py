@@ -59,7 +59,7 @@ def train(
     source = open_source(dataset.name, dataset.train_split, dataset.data_dir)
     experiment = build(config, len(source))
     mesh = make_mesh()
-    check_batch_size(config.batch_size, mesh)
+    check_batch_size(experiment.batch_size, mesh)
     measure = probe(experiment, source, mesh) if probe else None
     is_primary = jax.process_index() == 0
     stop_step = experiment.resolved.stop_step
@@ -79,7 +79,7 @@ def train(
         progress = Progress(
             stop_step,
             start_step,
-            config.batch_size,
+            experiment.batch_size,
             log_every_s=30,
             is_primary=is_primary,
         )
@@ -88,9 +88,9 @@ def train(
 
         def save(step: int, state: TrainState, scores: dict[str, float]) -> None:
             meta = {
-                "config": config.to_dict(),
+                "config": experiment.config,
                 "step": step,
-                "seed": config.seed,
+                "seed": experiment.seed,
                 "data": source.fingerprint,
                 "wall_s": time.monotonic() - started,
             }
@@ -133,25 +133,24 @@ def train(
     summary = _summarise(
         experiment, read_metrics(path), progress, time.monotonic() - started, mesh
     )
-    write_summary(path, summary, config.to_dict())
+    write_summary(path, summary, experiment.config)
     return summary
 
 
 def _batches(
     experiment: Experiment, source: Source, start_step: int
 ) -> grain.DatasetIterator[Any]:
-    config = experiment.config
     return train_loader(
         source,
         RandomCrops(experiment.crops, experiment.pair_seed),
-        batch_size=config.batch_size,
-        seed=config.seed,
+        batch_size=experiment.batch_size,
+        seed=experiment.seed,
         start_step=start_step,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        num_threads=config.loader.num_threads,
-        num_workers=config.loader.num_workers,
-        prefetch_batches=config.loader.prefetch_batches,
+        num_threads=experiment.num_threads,
+        num_workers=experiment.num_workers,
+        prefetch_batches=experiment.prefetch_batches,
     )
 
 
@@ -167,7 +166,7 @@ def _loop(
     should_stop: StopSignal,
 ) -> int:
     """Steps to the end or to SIGTERM; returns the last step, which is saved."""
-    config, resolved = experiment.config, experiment.resolved
+    resolved = experiment.resolved
     start_step = int(state.step)
     started = time.monotonic()  # compiled ahead, so that the loop compiles nothing
     train_step = compile_train_step(experiment, state, mesh)
@@ -205,7 +204,7 @@ def _loop(
                 {key: crops[key] for key in ("crops", "crop_params")}, mesh
             )
             last = step == resolved.stop_step
-            log = step == 1 or last or step % config.log_every_steps == 0
+            log = step == 1 or last or step % experiment.log_every_steps == 0
             extra = equiv_grad_norm(state, batch) if log and equiv_grad_norm else {}
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 state, metrics = train_step(state, batch)
@@ -218,7 +217,7 @@ def _loop(
             every = resolved.knn_every_steps
             probe_due = probe and (last or (every and step % every == 0))
             # Every probed state is saved: else the best of them could not be kept.
-            save_due = probe_due or last or step % config.checkpoint.every_steps == 0
+            save_due = probe_due or last or step % experiment.save_every_steps == 0
             if not (stop or save_due):
                 continue
             record(*pending)  # nothing is saved before its loss is known

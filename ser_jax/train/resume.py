@@ -67,7 +67,7 @@ def _refuse_contradiction(
     experiment: Experiment, source: Source, meta: dict[str, Any]
 ) -> None:
     """Raises if a checkpoint is of another experiment or other data."""
-    changed = differences(meta["config"], experiment.config.to_dict())
+    changed = differences(meta["config"], experiment.config)
     if meta["data"] != source.fingerprint:
         changed.append(f"data: {meta['data']} -> {source.fingerprint}")
     if changed:

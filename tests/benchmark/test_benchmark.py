@@ -57,7 +57,7 @@ def test_all_figures_are_put_together(tmp_path, monkeypatch):
     measured = dict.fromkeys(names, 2.0)
     monkeypatch.setattr(benchmark, "measure_steps", lambda *_: measured)
     config = tiny_config(**{"dataset.data_dir": str(tmp_path)})
-    figures = benchmark.measure(config, loader_seconds=0.05)
+    figures = benchmark.measure(build(config, 1000), loader_seconds=0.05)
     assert KEYS <= figures.keys()
     assert figures["mfu"] is None  # a CPU's peak is not in the table
     assert all(figures[key] > 0 for key in KEYS - {"mfu"})
@@ -101,7 +101,7 @@ def test_command_line_counts_without_data_and_writes_the_file(tmp_path):
 
 def test_a_config_without_regularizer_is_refused():
     with pytest.raises(ValueError, match="moco_v3_ser"):
-        benchmark.measure(tiny_config(regularizer="none"))
+        benchmark.measure(tiny_experiment(regularizer="none"))
 
 
 def test_steps_are_timed_in_turns_and_the_first_round_is_dropped():

@@ -164,7 +164,7 @@ def _flat_resolved(name):
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_the_paper_step_lowers_for_accelerators(platform):
     experiment = build(load("moco_v3_ser"), NUM_EXAMPLES["imagenet2012"])
-    assert experiment.config.batch_size == 2048
+    assert experiment.batch_size == 2048
     mesh = sharding.make_mesh()
     assert mesh.size == 8
     state_sharding = sharding.replicated(mesh)

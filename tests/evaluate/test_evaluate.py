@@ -39,7 +39,7 @@ def run(workdir):
 
 def probe(run):
     """The probe that a run has while it trains."""
-    knn = run.experiment.config.knn
+    knn = run.experiment.config["knn"]
     measure = make_online_knn(
         run.experiment.embed,
         run.data.train,
@@ -48,8 +48,8 @@ def probe(run):
         run.mesh,
         batch_size=16,
         num_threads=2,
-        num_neighbors=knn.num_neighbors,
-        temperature=knn.temperature,
+        num_neighbors=knn["num_neighbors"],
+        temperature=knn["temperature"],
     )
     return measure(run.encoder.variables)
 

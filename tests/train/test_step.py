@@ -48,7 +48,7 @@ def loss_and_grad(experiment, state, batch, learner=None):
 
 def test_loss_equiv_trains_early_blocks_and_its_projector_and_nothing_else():
     experiment, state, batch = setup()
-    learner, layer = experiment.learner, experiment.config.regularizer.layer
+    learner, layer = experiment.learner, experiment.config["regularizer"]["layer"]
     views = jax.jit(learner.make_views)(experiment.step_rng, batch, 0)
 
     def equiv(params, target_params):
@@ -181,7 +181,7 @@ def test_a_resnet_has_no_blocks_to_report():
 def test_target_moves_before_the_forward_towards_the_old_weights():
     experiment, state, batch = setup()
     after, metrics = jax.jit(step_of(experiment))(state, batch)
-    m = experiment.config.objective.momentum
+    m = experiment.config["objective"]["momentum"]
     assert metrics["ema_momentum"] == pytest.approx(m)
     old = {
         "encoder": state.variables.params["encoder"],

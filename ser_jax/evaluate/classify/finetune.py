@@ -227,7 +227,7 @@ def _measure(subject: Subject, options: FinetuneOptions) -> dict[str, Any]:
         batch_size=batch_size,
         seed=subject.seed,
         num_threads=subject.num_threads,
-        prefetch_batches=subject.experiment.config.loader.prefetch_batches,
+        prefetch_batches=subject.experiment.prefetch_batches,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )

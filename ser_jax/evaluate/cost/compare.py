@@ -47,9 +47,8 @@ def without_regularizer(experiment: Experiment) -> Experiment:
     Returns:
         A new experiment.
     """
-    config = experiment.config.copy_and_resolve_references()
-    config.regularizer = type(config)({"name": "none"})
-    return build(config, experiment.resolved.steps_per_epoch * config.batch_size)
+    config = {**experiment.config, "regularizer": {"name": "none"}}
+    return build(config, experiment.resolved.steps_per_epoch * experiment.batch_size)
 
 
 def jaxpr_and_xla_flops(experiment: Experiment) -> tuple[int, float | None]:
@@ -100,10 +99,9 @@ def compare_flops(base: Experiment, regularized: Experiment) -> dict[str, Any]:
         flops["_same_cls_layer"] = [flops_late, flops[""][1]]
     try:
         flops["_by_hand"] = [
-            step_flops(x.learner, x.config.batch_size).total
-            for x in (base, regularized)
+            step_flops(x.learner, x.batch_size).total for x in (base, regularized)
         ]
-        by_paper = paper_step_flops(regularized.learner, regularized.config.batch_size)
+        by_paper = paper_step_flops(regularized.learner, regularized.batch_size)
         flops["_paper"] = [flops["_by_hand"][0], by_paper.total]
     except ValueError as error:
         logging.info("No count by hand: %s", error)

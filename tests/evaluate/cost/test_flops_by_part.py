@@ -63,7 +63,7 @@ def test_the_base_is_the_same_run_without_its_regularizer():
     assert isinstance(base.learner.regularizer, NoRegularizer)
     assert base.resolved == experiment.resolved
     assert base.learner.encoder.cls_insert == 0
-    assert experiment.config.regularizer.name == "ser"  # not changed by it
+    assert experiment.config["regularizer"]["name"] == "ser"  # not changed by it
 
 
 @pytest.mark.parametrize(
