@@ -10,6 +10,7 @@ Each imports what it needs when it is called; none needs command-line flags.
 `ser_jax.train`, `evaluate` and `report` are folders, too: `ser_jax.train.step`.
 """
 
+import functools
 import importlib
 import types
 from typing import Any
@@ -21,7 +22,7 @@ __all__ = ["evaluate", "load", "open_run", "report", "train"]
 
 _HOMES = {
     "train": "ser_jax.train.loop",
-    "evaluate": "ser_jax.evaluate.__main__",
+    "evaluate": "ser_jax.evaluate.results",
     "report": "ser_jax.report.__main__",
     "open_run": "ser_jax.evaluate.open",
     "load": "ser_jax.evaluate.open",
@@ -29,7 +30,11 @@ _HOMES = {
 
 
 def _public(name: str) -> Any:
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    function = getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "train":  # Watched by the k-NN probe that the config asks for.
+        probe = importlib.import_module("ser_jax.evaluate.probe")
+        return functools.partial(function, probe=probe.make_probe)
+    return function
 
 
 class _Folder(types.ModuleType):

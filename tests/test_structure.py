@@ -1,4 +1,8 @@
-"""Rules of the code base that a reviewer should not have to check."""
+"""The plan of the house: which folder may import which, and what no file does.
+
+`FOLDERS` is the list of docs/map.md. A folder answers one question and imports only
+folders that stand before it; one more door is one more line here, there and in README.
+"""
 
 import ast
 import os
@@ -9,47 +13,81 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
-PACKAGE = pathlib.Path(__file__).parents[1] / "ser_jax"
+PACKAGE = ROOT / "ser_jax"
+FOLDERS = (
+    *("geometry", "storage", "data", "models", "views", "methods", "config", "train"),
+    *("evaluate", "sweep", "report", "benchmark"),
+)
+DOORS = (*FOLDERS, "main")  # main.py ties them together, so it may import all
+# What the mathematics rests on besides: it is read and tried without data or disk.
+BELOW = {
+    "geometry": (),
+    "storage": (),
+    "data": ("storage",),
+    "models": ("geometry",),
+    "views": ("geometry", "data.crops"),
+    "methods": ("geometry", "data.crops", "models", "views"),
+}
+PURE = ("geometry", "models", "views", "methods")
+NOT_PURE = {
+    *("absl", "clu", "etils", "grain", "logging", "matplotlib", "ml_collections"),
+    *("orbax", "tensorboardX", "tensorflow_datasets", "tqdm"),
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
-# Each layer may import itself and what stands before it.
-LAYERS = [{"geometry"}, {"models", "views"}, {"methods"}]
-CORE = set().union(*LAYERS)
-
-
-def part(path: pathlib.Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+MOST_LINES = 400
 
 
 def imports(path: pathlib.Path) -> set[str]:
+    """Full names of what a file imports, within functions too."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
+            assert node.level == 0, "imports say where from: ser_jax.folder.module"
     return found
+
+
+def arrows_back(folder: str, names: set[str]) -> list[str]:
+    """Imports of ours that a file of this folder may not have."""
+    ours = sorted(n.removeprefix("ser_jax.") for n in names if n.startswith("ser_jax."))
+    before = BELOW.get(folder, DOORS[: DOORS.index(folder)])
+    allowed = (folder, *before)
+    return [
+        name
+        for name in ours
+        if not any(f"{name}.".startswith(f"{a}.") for a in allowed)
+    ]
+
+
+def test_the_doors_are_those_of_the_list():
+    found = {
+        path.stem
+        for path in PACKAGE.iterdir()
+        if path.name not in ("__init__.py", "py.typed", "__pycache__")
+    }
+    assert found == set(DOORS) and len(DOORS) == 13
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_file(path):
+    """Red if a file imports against the list, or grows past what one can read."""
     text, names = path.read_text(), imports(path)
-    assert len(text.splitlines()) <= 300, "split the file"
+    folder = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    outside = {name.split(".")[0] for name in names} - {"ser_jax"}
+    if folder in DOORS:
+        assert not arrows_back(folder, names)
+    assert len(text.splitlines()) <= MOST_LINES, "where does the question change?"
     for word in ("# type: ignore", "# noqa", "print(jax"):
         assert word not in text
-    assert not any(name.split(".")[0] == "tensorflow" for name in names)
-    if part(path) in CORE:
-        rank = next(i for i, layer in enumerate(LAYERS) if part(path) in layer)
-        allowed = set().union(*LAYERS[: rank + 1]) | {"data"}
-        inside = {n.split(".")[1] for n in names if n.startswith("ser_jax.")}
-        assert inside <= allowed, f"imports upwards: {inside - allowed}"
-        outside = {n.split(".")[0] for n in names} - {"ser_jax"}
-        assert not outside & {
-            *("absl", "clu", "grain", "ml_collections", "orbax"),
-            *("tensorflow_datasets", "matplotlib", "logging"),
-        }
-    if part(path) == "data" and "jax" in {n.split(".")[0] for n in names}:
-        raise AssertionError("worker processes would import jax")
+    assert "tensorflow" not in outside
+    if folder in PURE:
+        assert not outside & NOT_PURE
+    if folder == "data":
+        assert "jax" not in outside, "worker processes would import jax"
     if path.name != "sharding.py":
         assert "PartitionSpec" not in text, "only sharding.py places arrays"
     if "configdict" in text.lower():
@@ -57,6 +95,52 @@ def test_file(path):
         assert path.stem in {*allowed, "main"}, "below these, plain arguments"
     # What an experiment was built from is for the record. `jax.config` is not meant.
     assert not re.search(r"(?<!jax)\.config\.", text), "a field of Experiment, instead"
+
+
+def test_an_arrow_back_is_found():
+    assert arrows_back("geometry", {"ser_jax.views.view.ViewSpec"})
+    assert arrows_back("train", {"ser_jax.evaluate.probe.make_probe", "jax"})
+    assert arrows_back("views", {"ser_jax.data.loader.train_loader"})
+    assert arrows_back("methods", {"ser_jax.storage.files.write_text"})
+    assert not arrows_back("views", {"ser_jax.data.crops.CropSpec"})
+    assert not arrows_back("main", {"ser_jax.benchmark.step"})
+
+
+def test_no_circles():
+    """Red if importing one file needs another that needs the first."""
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES
+    }
+
+    def module_of(name: str) -> str | None:
+        while name and name not in modules:
+            name = name.rpartition(".")[0]
+        return name or None
+
+    below = {
+        module: {module_of(name) for name in imports(path)} - {None, module}
+        for module, path in modules.items()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join((*above, module))
+        if module not in done:
+            for other in sorted(below[module]):
+                visit(other, (*above, module))
+            done.add(module)
+
+    for module in modules:
+        visit(module, ())
+
+
+def test_every_folder_says_its_question_and_nothing_else():
+    registries = {"objectives", "regularizers"}
+    for path in PACKAGE.rglob("__init__.py"):
+        if path.parent == PACKAGE or path.parent.name in registries:
+            continue
+        (statement,) = ast.parse(path.read_text()).body
+        assert isinstance(statement, ast.Expr), path
 
 
 def test_the_core_trains_without_the_data_libraries():
@@ -68,11 +152,11 @@ def test_the_core_trains_without_the_data_libraries():
     program = f"""
 import sys
 for name in {absent!r}: sys.modules[name] = None
-sys.path.insert(0, {str(PACKAGE.parent / "tests")!r})
+sys.path.insert(0, {str(ROOT / "tests")!r})
 import jax
 from helpers.support import tiny_experiment
-from ser_jax.benchmark import __main__
 from ser_jax.benchmark.step import random_batch
+from ser_jax.benchmark import figures
 from ser_jax.storage import checkpoint
 from ser_jax.train.step import make_train_step
 e = tiny_experiment()
