@@ -22,7 +22,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["ser_jax", "ser_jax.*"]),
-    package_data={"ser_jax": ["py.typed"]},
+    package_data={"ser_jax": ["py.typed"], "ser_jax.report": ["page.html"]},
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.8",
@@ -33,6 +33,7 @@ setup(
         # tensorflow-datasets 4.9 imports importlib_resources without declaring it.
         "importlib_resources>=6.0",
         "jax>=0.10",
+        "jinja2>=3.1",
         "matplotlib>=3.8",
         "ml_collections>=1.0",
         "numpy>=2.0",

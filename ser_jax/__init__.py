@@ -23,7 +23,7 @@ __all__ = ["evaluate", "load", "open_run", "report", "train"]
 _HOMES = {
     "train": "ser_jax.train.loop",
     "evaluate": "ser_jax.evaluate.results",
-    "report": "ser_jax.report.__main__",
+    "report": "ser_jax.report.write",
     "open_run": "ser_jax.evaluate.open",
     "load": "ser_jax.evaluate.open",
 }

@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
+from matplotlib import colormaps, ticker
+from matplotlib.axes import Axes
 
-from ser_jax.evaluate.pictures.figures import COLORS, save
+from ser_jax.evaluate.pictures import figures
+from ser_jax.evaluate.pictures.figures import COLORS
 from ser_jax.storage.files import PathLike
 from ser_jax.storage.metrics import Curves, read_curves
 from ser_jax.storage.runs import RunRecord
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 class Panel(NamedTuple):
@@ -85,59 +85,32 @@ def plot_curves(workdir: PathLike) -> epath.Path:
     Raises:
         ValueError: If no metric of any panel has been written.
     """
-    curves = read_curves(workdir)
-    panels = [panel for panel in PANELS if panel.labels.keys() & curves.keys()]
-    if not panels:
+    path = epath.Path(workdir) / "curves.png"
+    if not draw_run(path, read_curves(workdir)):
         raise ValueError(
             f"nothing to plot in {workdir}: metrics.jsonl is missing or holds none of "
             f"{[name for panel in PANELS for name in panel.labels]}"
         )
-    path = epath.Path(workdir) / "curves.png"
-    return draw_panels(path, [(panel, curves) for panel in panels])
+    return path
 
 
-def draw_panels(
-    path: epath.Path,
-    drawings: Sequence[tuple[Panel, Curves]],
-    *,
-    shared_legend: bool = False,
-) -> epath.Path:
-    """Small multiples over the same steps, as a PNG file.
+def draw_run(path: PathLike, curves: Curves) -> bool:
+    """Draws the curves of one run as a PNG file, a panel for metrics that go together.
 
     Args:
         path: The file; replaced as a whole.
-        drawings: Panels, each with the curves that its labels name.
-        shared_legend: Whether one legend below serves all panels, which then have the
-            same labels; else each panel of several lines has its own.
+        curves: The run's metrics.
 
     Returns:
-        The path.
+        Whether there was anything to draw.
     """
-    from matplotlib.figure import Figure  # Slow to import, and needed once.
-
-    num_columns = min(_NUM_COLUMNS, len(drawings))
-    num_rows = math.ceil(len(drawings) / num_columns)
-    figure = Figure(figsize=(4.2 * num_columns, 2.9 * num_rows), layout="constrained")
-    axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
-    last_step = max(c[-1, 0] for _, curves in drawings for c in curves.values())
-    lines: dict[str, Any] = {}
-    for ax, (panel, curves) in zip(axes, drawings, strict=False):
-        _draw(ax, panel, curves)
-        ax.set_xlim(left=0, right=1.02 * last_step)
-        handles, labels = ax.get_legend_handles_labels()
-        lines |= dict(zip(labels, handles, strict=True))
-        if len(labels) > 1 and not shared_legend:
-            ax.legend(fontsize=8, frameon=False)
-    if shared_legend:
-        figure.legend(
-            lines.values(), lines.keys(), loc="outside lower left", frameon=False
-        )
-    for ax in axes[len(drawings) :]:
-        ax.remove()
-    return save(figure, path)
+    panels = [panel for panel in PANELS if panel.labels.keys() & curves.keys()]
+    if panels:
+        _draw_panels(path, [(panel, curves) for panel in panels])
+    return bool(panels)
 
 
-def draw_runs(path: epath.Path, runs: Sequence[RunRecord]) -> bool:
+def draw_runs(path: PathLike, runs: Sequence[RunRecord]) -> bool:
     """Draws the curves of several runs as a PNG file, a panel a metric, a line a run.
 
     Args:
@@ -155,7 +128,7 @@ def draw_runs(path: epath.Path, runs: Sequence[RunRecord]) -> bool:
         if curves:
             drawings.append((_panel(metric, runs), curves))
     if drawings:
-        draw_panels(path, drawings, shared_legend=True)
+        _draw_panels(path, drawings, shared_legend=True)
     return bool(drawings)
 
 
@@ -168,46 +141,73 @@ def _panel(metric: str, runs: Sequence[RunRecord]) -> Panel:
     return own._replace(title=title, labels={run.name: run.name for run in runs})
 
 
-def _draw(ax: "Axes", panel: Panel, curves: Curves) -> None:
-    from matplotlib import colormaps, ticker
+def _draw_panels(
+    path: PathLike,
+    drawings: Sequence[tuple[Panel, Curves]],
+    *,
+    shared_legend: bool = False,
+) -> None:
+    """Draws panels over the same steps, each with the curves that its labels name.
 
-    last = sum(name in curves for name in panel.labels) - 1
+    With a shared legend, one below serves all panels, which then have the same labels.
+    """
+    num_columns = min(_NUM_COLUMNS, len(drawings))
+    num_rows = math.ceil(len(drawings) / num_columns)
+    size = (4.2 * num_columns, 2.9 * num_rows)
+    figure = figures.Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
+    last_step = max(c[-1, 0] for _, curves in drawings for c in curves.values())
+    lines: dict[str, Any] = {}
+    for ax, (panel, curves) in zip(axes, drawings, strict=False):
+        _draw(ax, panel, curves)
+        ax.set_xlim(left=0, right=1.02 * last_step)
+        handles, labels = ax.get_legend_handles_labels()
+        lines |= dict(zip(labels, handles, strict=True))
+        if len(labels) > 1 and not shared_legend:
+            ax.legend(fontsize=8, frameon=False)
+    if shared_legend:
+        figure.legend(
+            lines.values(), lines.keys(), loc="outside lower left", frameon=False
+        )
+    for ax in axes[len(drawings) :]:
+        ax.remove()
+    figures.save(figure, path)
+
+
+def _draw(ax: Axes, panel: Panel, curves: Curves) -> None:
+    shown = sum(name in curves for name in panel.labels)
     for i, (name, label) in enumerate(panel.labels.items()):
-        style, color = divmod(i, len(COLORS))
-        look: dict[str, Any] = {
-            "color": COLORS[color],
-            "linestyle": _LINE_STYLES[style % len(_LINE_STYLES)],
-        }
-        if panel.is_graded:
-            look = {"color": colormaps["viridis"](0.9 * i / max(last, 1))}
-            label = label if i in (0, last) else "_unnamed"  # Matplotlib leaves it out.
+        look = _look(i, shown, panel)
+        if panel.is_graded and i not in (0, shown - 1):
+            label = "_unnamed"  # Matplotlib leaves it out of the legend.
         points = curves.get(name, np.zeros((0, 2)))
         if panel.scale == "log":
             points = points[points[:, 1] > 0]
         if panel.is_noisy and len(points) >= _SMOOTH_FROM_POINTS:
             ax.plot(*points.T, **look, linewidth=0.6, alpha=0.25)
             points = _running_mean(points)
-        marker = "o" if len(points) <= _MARKED_UP_TO_POINTS else ""
+        look["marker"] = "o" if len(points) <= _MARKED_UP_TO_POINTS else ""
         if len(points):
-            ax.plot(
-                *points.T,
-                **look,
-                linewidth=1.4,
-                label=label,
-                marker=marker,
-                markersize=3.5,
-            )
+            ax.plot(*points.T, **look, linewidth=1.4, label=label, markersize=3.5)
     ax.set_yscale(panel.scale)
     if panel.starts_at_zero:
         ax.set_ylim(bottom=0)
-    ax.set_title(panel.title, loc="left", fontsize=10)
+    figures.tidy(ax, panel.title)
+    ax.tick_params(which="minor", labelsize=8)  # of a logarithmic axis
     ax.set_xlabel("step", fontsize=9)
     ax.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
     ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
-    ax.tick_params(which="both", labelsize=8)
-    ax.grid(color="0.9", linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _look(i: int, num_shown: int, panel: Panel) -> dict[str, Any]:
+    """Colour and dashes of a panel's i-th line."""
+    if panel.is_graded:
+        return {"color": colormaps["viridis"](0.9 * i / max(num_shown - 1, 1))}
+    style, color = divmod(i, len(COLORS))
+    return {
+        "color": COLORS[color],
+        "linestyle": _LINE_STYLES[style % len(_LINE_STYLES)],
+    }
 
 
 def _running_mean(points: np.ndarray) -> np.ndarray:

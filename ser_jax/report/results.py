@@ -3,10 +3,11 @@
 import dataclasses
 import json
 import math
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from etils import epath
 
 from ser_jax.evaluate.tasks import TASKS
 from ser_jax.report.page import Row
@@ -30,7 +31,7 @@ class Column:
 
     name: str
     run: RunRecord
-    folder: pathlib.Path | None
+    folder: epath.Path | None
     results: Mapping[str, Any]
 
     @property
@@ -53,7 +54,7 @@ def read_columns(runs: Sequence[RunRecord]) -> list[Column]:
     """
     columns = []
     for run in runs:
-        found: dict[int, dict[str, pathlib.Path]] = {}
+        found: dict[int, dict[str, epath.Path]] = {}
         for path in sorted(run.path.glob("eval/*/results.json")):
             if match := _FOLDER.fullmatch(path.parent.name):
                 found.setdefault(int(match[1]), {})[match[2]] = path
@@ -109,7 +110,7 @@ def value_row(name: str, path: str, values: Sequence[Any]) -> Row:
     return Row(name, [_text(value) for value in values], best)
 
 
-def _read(path: pathlib.Path) -> dict[str, Any]:
+def _read(path: epath.Path) -> dict[str, Any]:
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -1,16 +1,15 @@
-"""The parts of a report, each as pieces of HTML."""
+"""The parts of a report, as pieces of its page."""
 
-import pathlib
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from etils import epath
+
 from ser_jax.evaluate.task import Task
 from ser_jax.evaluate.tasks import TASKS
-from ser_jax.report import curves as run_curves
-from ser_jax.report import page as report_html
-from ser_jax.report.curves import draw_runs
-from ser_jax.report.page import Row
+from ser_jax.report.curves import draw_run, draw_runs
+from ser_jax.report.page import Heading, Note, Piece, Row, Table, figure
 from ser_jax.report.pictures.corruption import corruption_picture
 from ser_jax.report.pictures.depth import DepthCurves, depth_picture, kind_curves
 from ser_jax.report.pictures.tradeoff import Tradeoff, tradeoff_picture
@@ -30,7 +29,7 @@ from ser_jax.storage.runs import (
 from ser_jax.storage.tables import flatten
 
 
-def overview(columns: Sequence[Column]) -> Iterator[str]:
+def overview(columns: Sequence[Column]) -> Iterator[Piece]:
     """Main results, and what they are of."""
     names = [column.name for column in columns]
     found = [flatten(column.tasks) for column in columns]
@@ -49,28 +48,25 @@ def overview(columns: Sequence[Column]) -> Iterator[str]:
             [_last_knn(c) for c in columns],
         )
     )
-    yield report_html.table(_caption("Main results.", rows), names, rows)
+    yield Table(_caption("Main results.", rows), names, rows)
     facts = rows_by_name(columns, _facts)
     rows = [value_row(name, "", values) for name, values in facts.items()]
-    yield report_html.table("What was trained and evaluated.", names, rows)
+    yield Table("What was trained and evaluated.", names, rows)
 
 
-def training(runs: Sequence[RunRecord], scratch: pathlib.Path) -> Iterator[str]:
+def training(runs: Sequence[RunRecord], scratch: epath.Path) -> Iterator[Piece]:
     """Curves, what training took, settings that differ."""
     path = scratch / "curves.png"
     if len(runs) == 1:
-        curves = runs[0].curves
-        panels = [panel for panel in run_curves.PANELS if panel.labels.keys() & curves]
-        if panels:
-            run_curves.draw_panels(path, [(panel, curves) for panel in panels])
+        is_drawn = draw_run(path, runs[0].curves)
         caption = "Metrics of the training run over its steps."
     else:
-        draw_runs(path, runs)
+        is_drawn = draw_runs(path, runs)
         caption = "A panel a metric, a line a run; a loss compares only with its like."
-    if path.exists():
-        yield report_html.figure(path, "Training curves", caption)
+    if is_drawn:
+        yield figure(path, "Training curves", caption)
     else:
-        yield report_html.missing("No training curves: no metric was logged.")
+        yield Note("No training curves: no metric was logged.")
     names = [run.name for run in runs]
     spent = rows_by_name(runs, lambda run: flatten(run.summary.get("accounting", {})))
     if spent:
@@ -78,7 +74,7 @@ def training(runs: Sequence[RunRecord], scratch: pathlib.Path) -> Iterator[str]:
         yield _folded("What training took", names, rows)
     for run in runs:
         if not run.is_finished:
-            yield report_html.missing(
+            yield Note(
                 f"{run.name} has not ended: its curves end at step {run.last_step}."
             )
     if len(runs) > 1:
@@ -91,12 +87,12 @@ def results(
     title: str,
     tasks: Mapping[str, Task],
     columns: Sequence[Column],
-    scratch: pathlib.Path,
-) -> Iterator[str]:
+    scratch: epath.Path,
+) -> Iterator[Piece]:
     """Pictures and tables of some tasks, all encoders side by side."""
     found = [column for column in columns if column.tasks.keys() & tasks]
     if not found:
-        yield report_html.missing("Not evaluated.", _command(columns[0].run))
+        yield Note("Not evaluated.", _command(columns[0].run))
         return
     if title == "Equivariance":
         yield from _depth(columns, scratch)
@@ -109,19 +105,19 @@ def results(
         rest = [row for row in rows if task.is_detail(row.name)]
         first = [row for row in rows if row not in rest]
         if rows:
-            yield report_html.heading(name)
+            yield Heading(name)
         if first:
-            yield report_html.table(_caption(task.caption, first), names, first)
+            yield Table(_caption(task.caption, first), names, first)
         if rest:
             yield _folded(f"{name} in detail", names, rest, task.caption)
 
 
-def of_run(run: RunRecord, columns: Sequence[Column]) -> Iterator[str]:
+def of_run(run: RunRecord, columns: Sequence[Column]) -> Iterator[Piece]:
     """What a run has to itself: pictures, what was not evaluated, its settings."""
     for column in columns:
         left_out = column.results.get("left_out", {})
         for task, why in left_out.items():
-            yield report_html.missing(f"{column.name}, {task} left out: {why}")
+            yield Note(f"{column.name}, {task} left out: {why}")
         wanted = [
             name
             for name, task in TASKS.items()
@@ -131,11 +127,11 @@ def of_run(run: RunRecord, columns: Sequence[Column]) -> Iterator[str]:
         ]
         if wanted:
             what = f"{column.name}, not evaluated: {', '.join(wanted)}."
-            yield report_html.missing(what, _command(run))
+            yield Note(what, _command(run))
         if column.folder is not None:
             yield from _pictures(column, column.folder)
     if run.settings is None:
-        yield report_html.missing("Settings: the run has saved none yet.")
+        yield Note("Settings: the run has saved none yet.")
     else:
         rows = [_setting_row(name, [value]) for name, value in run.settings.items()]
         yield _folded("All settings", [run.name], rows)
@@ -147,25 +143,24 @@ def _caption(text: str, rows: Sequence[Row]) -> str:
 
 def _folded(
     title: str, names: Sequence[str], rows: Sequence[Row], caption: str = ""
-) -> str:
-    table = report_html.table(_caption(f"{title}. {caption}", rows), names, rows)
-    return report_html.details(f"{title} ({len(rows)} rows)", table)
+) -> Table:
+    return Table(_caption(f"{title}. {caption}", rows), names, rows, fold=title)
 
 
-def _pictures(column: Column, folder: pathlib.Path) -> Iterator[str]:
+def _pictures(column: Column, folder: epath.Path) -> Iterator[Piece]:
     names = column.tasks.get("pictures", {})
     for kind in (kind for kind in PICTURES if kind in names):
         title, caption = PICTURES[kind]
         path = folder / str(names[kind])
-        yield report_html.heading(title)
+        yield Heading(title)
         if path.exists():
-            yield report_html.figure(path, f"{title}: {column.name}", caption)
+            yield figure(path, f"{title}: {column.name}", caption)
         else:
             command = _command(column.run)
-            yield report_html.missing(f"{path} is not there.", command)
+            yield Note(f"{path} is not there.", command)
 
 
-def _depth(columns: Sequence[Column], scratch: pathlib.Path) -> Iterator[str]:
+def _depth(columns: Sequence[Column], scratch: epath.Path) -> Iterator[Piece]:
     checkpoints = {
         column.name: DepthCurves(
             column.tasks.get("equivariance", {}),
@@ -176,7 +171,7 @@ def _depth(columns: Sequence[Column], scratch: pathlib.Path) -> Iterator[str]:
     }
     if any(c.equivariance or c.seis for c in checkpoints.values()):
         path = depth_picture(scratch / "depth.png", checkpoints)
-        yield report_html.figure(
+        yield figure(
             path,
             "Equivariance over depth",
             "A line a run, a column a kind of transform, over the encoder's layers: "
@@ -185,7 +180,7 @@ def _depth(columns: Sequence[Column], scratch: pathlib.Path) -> Iterator[str]:
         )
 
 
-def _tradeoff(columns: Sequence[Column], scratch: pathlib.Path) -> Iterator[str]:
+def _tradeoff(columns: Sequence[Column], scratch: epath.Path) -> Iterator[Piece]:
     """Equivariance against accuracy, where there are checkpoints to compare."""
     regularized = {k for column in columns for k in _regularized_layers(column.run)}
     checkpoints = {}
@@ -199,7 +194,7 @@ def _tradeoff(columns: Sequence[Column], scratch: pathlib.Path) -> Iterator[str]
         checkpoints[column.name] = Tradeoff({k: by_layer[k] for k in shown}, top1)
     if len(checkpoints) > 1:
         path = scratch / "tradeoff.png"
-        yield report_html.figure(
+        yield figure(
             tradeoff_picture(path, checkpoints, accuracy="linear top-1"),
             "Equivariance against accuracy",
             "A point a run, up and to the right is better: the chance-corrected token "
@@ -208,14 +203,14 @@ def _tradeoff(columns: Sequence[Column], scratch: pathlib.Path) -> Iterator[str]
         )
 
 
-def _corruptions(columns: Sequence[Column], scratch: pathlib.Path) -> Iterator[str]:
+def _corruptions(columns: Sequence[Column], scratch: epath.Path) -> Iterator[Piece]:
     errors = {
         column.name: column.tasks.get("corruptions", {}).get("errors", {})
         for column in columns
     }
     if any(errors.values()):
         path = corruption_picture(scratch / "corruptions.png", errors)
-        yield report_html.figure(
+        yield figure(
             path,
             "Error on corrupted pictures",
             "Top-1 error of the linear head, by corruption and by severity: lower is "

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from etils import epath
 
-from ser_jax.storage.files import as_path, matching
+from ser_jax.storage.files import PathLike, as_path, matching
 from ser_jax.storage.metrics import Curves, read_curves
 from ser_jax.storage.summary import read_summary
 from ser_jax.storage.tables import flatten
@@ -44,7 +44,7 @@ class RunRecord:
         return self.summary.get("steps") == self.last_step
 
 
-def read_runs(paths: Sequence[str]) -> list[RunRecord]:
+def read_runs(paths: Sequence[PathLike]) -> list[RunRecord]:
     """The runs in the order given, also those that have not ended.
 
     Args:

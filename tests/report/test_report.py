@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import pathlib
 import re
 import subprocess
 import sys
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 from matplotlib import image as png
 
-from ser_jax.report import __main__ as report
-from ser_jax.report import page as report_html
+from ser_jax.evaluate.pictures import figures
+from ser_jax.report import page as report_page
 from ser_jax.report import results as report_results
+from ser_jax.report.write import report
 from ser_jax.storage import files, summary
 from ser_jax.storage.metrics import MetricWriter
 from ser_jax.storage.runs import read_runs
@@ -110,7 +112,7 @@ class Page(html.parser.HTMLParser):
 
 def read(runs, tmp_path):
     path = tmp_path / "page.html"
-    assert report.report(runs, str(path)) == str(path)
+    assert report(runs, str(path)) == path
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert not page.open, "tags are closed"
@@ -239,10 +241,10 @@ def test_best(path, values, best):
 def test_where_it_goes(runs, tmp_path, monkeypatch):
     """One run: its workdir. Several: the current directory."""
     monkeypatch.chdir(tmp_path)
-    assert report.report(runs[:1]) == f"{runs[0]}/report.html"
-    assert report.report(runs) == f"{tmp_path}/report.html"
+    assert str(report(runs[:1])) == f"{runs[0]}/report.html"
+    assert str(report(runs)) == f"{tmp_path}/report.html"
     made = tmp_path / "new" / "page.html"
-    report.report(runs, str(made))
+    report(runs, made)
     assert made.read_text().endswith("</html>\n")
 
 
@@ -254,14 +256,33 @@ def test_results_that_cannot_be_read(runs, tmp_path, content, message):
     """Red if the message is lost, or a page is left behind."""
     (tmp_path / "ser" / "eval" / "3-online" / "results.json").write_text(content)
     with pytest.raises(ValueError, match=f"ser/eval/3-online/results.json.*{message}"):
-        report.report(runs, str(tmp_path / "page.html"))
+        report(runs, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
 
-def test_a_picture_that_is_none(tmp_path):
-    (tmp_path / "a.png").write_text("<svg>")
+@pytest.mark.parametrize("content", [b"<svg>", b"\x89PNG\r\n\x1a\n"])
+def test_a_picture_that_is_none(tmp_path, content):
+    (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(ValueError, match="a.png is no PNG file"):
-        report_html.figure(tmp_path / "a.png", "", "")
+        report_page.figure(tmp_path / "a.png", "", "")
+
+
+def test_a_picture_is_as_large_as_its_inches(tmp_path):
+    """Red if the letters of two pictures on a page differ in size, or it is turned."""
+    figure = figures.Figure(figsize=(2, 1))
+    path = figures.save(figure, tmp_path / "a.png")
+    picture = report_page.figure(path, "", "")
+    assert (picture.width, picture.height) == (192, 96)  # 96 CSS pixels to the inch
+
+
+def test_only_the_template_knows_html():
+    """Red if a section puts tags together: they would not be escaped."""
+    folder = pathlib.Path(report_page.__file__).parent
+    for path in folder.rglob("*.py"):
+        assert not re.search(
+            r"</|<(p|a|code|t[dhr]|table|div|h\d|img)\b|Markup", path.read_text()
+        ), path
+    assert "|safe" not in (folder / "page.html").read_text().replace(" ", "")
 
 
 def test_command_line(runs, tmp_path):
@@ -275,7 +296,7 @@ def test_command_line(runs, tmp_path):
 
     done = run(*runs, "--html=out.html")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "Written to out.html.\n"
+    assert done.stdout == f"Written to {tmp_path}/out.html.\n"
     assert (tmp_path / "out.html").exists()
     wrong = run("nothing", "--htlm=x")
     assert wrong.returncode == 1 and "Traceback" not in wrong.stderr
@@ -294,5 +315,5 @@ def test_command_line(runs, tmp_path):
 def test_refusals(runs, tmp_path, names, message):
     """Red if the message is lost, or a page is written before it."""
     with pytest.raises(ValueError, match=message):
-        report.report([f"{tmp_path}/{name}" for name in names], f"{tmp_path}/a.html")
+        report([f"{tmp_path}/{name}" for name in names], f"{tmp_path}/a.html")
     assert not (tmp_path / "a.html").exists()

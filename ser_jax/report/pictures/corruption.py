@@ -1,19 +1,20 @@
 """Errors on corrupted pictures, by corruption and by severity."""
 
 import itertools
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from etils import epath
 from matplotlib import ticker
 
 from ser_jax.evaluate.pictures import figures
 from ser_jax.evaluate.pictures.figures import COLORS
+from ser_jax.storage.files import PathLike
 
 
 def corruption_picture(
-    path: pathlib.Path, errors: Mapping[str, Mapping[str, Sequence[float]]]
-) -> pathlib.Path:
+    path: PathLike, errors: Mapping[str, Mapping[str, Sequence[float]]]
+) -> epath.Path:
     """Path of a PNG: bars by corruption (mean over severities), lines by severity.
 
     Args:

@@ -2,15 +2,16 @@
 
 import itertools
 import math
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 from matplotlib import ticker
 
 from ser_jax.evaluate.pictures import figures
 from ser_jax.evaluate.pictures.figures import COLORS
+from ser_jax.storage.files import PathLike
 
 # One layer's results: name of a transform, as "rotation/90", -> metric -> value.
 Layers = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -73,9 +74,7 @@ def kind_curves(layers: Layers, metric: str) -> dict[str, np.ndarray]:
     return {kind: np.array(sorted(pairs)) for kind, pairs in points.items()}
 
 
-def depth_picture(
-    path: pathlib.Path, checkpoints: Mapping[str, DepthCurves]
-) -> pathlib.Path:
+def depth_picture(path: PathLike, checkpoints: Mapping[str, DepthCurves]) -> epath.Path:
     """Path of a PNG: a row a metric, a column a kind of transform, a line a checkpoint.
 
     A grey dotted line is what chance gives; a faint vertical one marks a layer that a

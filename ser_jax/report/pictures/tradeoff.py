@@ -1,12 +1,14 @@
 """Equivariance against accuracy: a point a checkpoint."""
 
 import itertools
-import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from etils import epath
+
 from ser_jax.evaluate.pictures import figures
 from ser_jax.evaluate.pictures.figures import COLORS
+from ser_jax.storage.files import PathLike
 
 
 class Tradeoff(NamedTuple):
@@ -22,8 +24,8 @@ class Tradeoff(NamedTuple):
 
 
 def tradeoff_picture(
-    path: pathlib.Path, checkpoints: Mapping[str, Tradeoff], *, accuracy: str
-) -> pathlib.Path:
+    path: PathLike, checkpoints: Mapping[str, Tradeoff], *, accuracy: str
+) -> epath.Path:
     """Path of a PNG: equivariance at each of the layers shown against accuracy.
 
     Args:
