@@ -20,6 +20,9 @@ from ser_jax import evaluate, report, train  # Their files hold one line: nothin
 __version__ = "0.1.0"
 __all__ = ["evaluate", "load", "open_run", "report", "train"]
 
+# `python -m ser_jax.compare` says what it is called now.
+__path__.append(f"{__path__[0]}/report/moved")
+
 _HOMES = {
     "train": "ser_jax.train.loop",
     "evaluate": "ser_jax.evaluate.results",

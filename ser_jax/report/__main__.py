@@ -1,24 +1,33 @@
 """Command line: `python -m ser_jax.report WORKDIR [WORKDIR ...] [--html=PATH]`.
 
 One HTML page on trained and evaluated runs: what they are, how they trained, what they
-reached, side by side. It holds its pictures and opens offline.
+reached, side by side. It holds its pictures and opens offline. With `--markdown=DIR`
+also, for two runs or more, the same comparison as text, JSON and one picture.
 """
 
 from absl import app, flags
 
 from ser_jax.config import flags as command_line
 from ser_jax.report.write import report
+from ser_jax.storage.files import as_path
 
 _HTML = flags.DEFINE_string(
     "html",
     None,
     "The page; if not given, report.html in the workdir of a single run, else here.",
 )
+_MARKDOWN = flags.DEFINE_string(
+    "markdown", None, "Folder for comparison.md, comparison.json, comparison.png."
+)
 
 
 def main(argv: list[str]) -> None:
     """Reports on the runs that the command line names."""
-    page = command_line.run_or_fail(report, argv[1:], _HTML.value)
+    page = command_line.run_or_fail(report, argv[1:], _HTML.value, _MARKDOWN.value)
+    if _MARKDOWN.value is not None:
+        folder = as_path(_MARKDOWN.value)
+        print((folder / "comparison.md").read_text(encoding="utf-8"))
+        print(f"Written to {folder}.")
     print(f"Written to {page}.")
 
 

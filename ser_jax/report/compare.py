@@ -1,56 +1,42 @@
-"""Command line: `python -m ser_jax.report.compare RUN1 RUN2 ... [--out=DIR]`.
+"""Runs side by side as text: what they reached, how they differ, what they spent."""
 
-Runs side by side: what they reached, where their settings differ, what they spent on an
-image; and their curves, one line a run.
-"""
-
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags
+from etils import epath
 
-from ser_jax.config import flags as command_line
 from ser_jax.report.curves import COMPARED_METRICS, draw_runs
 from ser_jax.storage.files import write_json, write_text
 from ser_jax.storage.runs import (
     RunRecord,
     differing_settings,
-    read_runs,
     rows_by_name,
     setting_text,
 )
 from ser_jax.storage.tables import flatten, table, to_text
 
-_OUT = flags.DEFINE_string(
-    "out", "comparison", "Folder for comparison.md, comparison.png, comparison.json."
-)
-
-_EXAMPLE = "python -m ser_jax.report.compare /runs/moco_v3 /runs/moco_v3_ser"
 _FROM_SUMMARY = ("images_per_s", "wall_s", "device")
 _ABSENT = "-"
 
 
-def compare(paths: Sequence[str], out: str) -> str:
+def compare(runs: Sequence[RunRecord], folder: epath.Path) -> str:
     """Writes `comparison.md`, `comparison.png` and `comparison.json`.
 
     Args:
-        paths: Workdirs of at least two runs.
-        out: Folder for the files; made if absent.
+        runs: At least two.
+        folder: Folder for the files; made if absent.
 
     Returns:
         The text of `comparison.md`.
 
     Raises:
-        ValueError: If there are fewer than two, one is given twice, or one is no run.
+        ValueError: If there are fewer than two.
     """
-    if len(paths) < 2:
+    if len(runs) < 2:
         raise ValueError(
-            f"expected the workdirs of two or more runs, got {len(paths)}. For "
-            f"example: {_EXAMPLE}"
+            f"--markdown sets runs side by side: expected the workdirs of two or more, "
+            f"got {len(runs)}."
         )
-    runs = read_runs(paths)
-    folder = pathlib.Path(out).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     parts = {
         "results": _results(runs),
@@ -59,8 +45,8 @@ def compare(paths: Sequence[str], out: str) -> str:
         ),
         "settings": differing_settings(runs),
     }
-    report = _report(runs, parts)
-    write_text(folder / "comparison.md", report)
+    text = _text(runs, parts)
+    write_text(folder / "comparison.md", text)
     columns = {
         run.name: {"path": str(run.path), "is_finished": run.is_finished}
         | {part: {key: row[i] for key, row in parts[part].items()} for part in parts}
@@ -68,7 +54,7 @@ def compare(paths: Sequence[str], out: str) -> str:
     }
     write_json(folder / "comparison.json", {"runs": columns})
     draw_runs(folder / "comparison.png", runs)
-    return report
+    return text
 
 
 def _results(runs: Sequence[RunRecord]) -> dict[str, list[Any]]:
@@ -93,7 +79,7 @@ def _results(runs: Sequence[RunRecord]) -> dict[str, list[Any]]:
     return {name: rows[name] for name in order if name in rows}
 
 
-def _report(runs: Sequence[RunRecord], parts: dict[str, dict[str, list[Any]]]) -> str:
+def _text(runs: Sequence[RunRecord], parts: dict[str, dict[str, list[Any]]]) -> str:
     titles = {
         "results": "Last values",
         "accounting": "Spent on training",
@@ -118,13 +104,3 @@ def _report(runs: Sequence[RunRecord], parts: dict[str, dict[str, list[Any]]]) -
         ]
         lines.append(table([("", *(run.name for run in runs)), *rows]))
     return "\n".join(lines)
-
-
-def main(argv: list[str]) -> None:
-    """Compares the runs that the command line names, and prints the tables."""
-    report = command_line.run_or_fail(compare, argv[1:], _OUT.value)
-    print(f"{report}\n\nWritten to {_OUT.value}.")
-
-
-if __name__ == "__main__":
-    app.run(main, flags_parser=command_line.parse_flags_and_runs)

@@ -1,4 +1,4 @@
-"""A report on runs: one page."""
+"""A report on runs: one page, and their comparison as text."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -7,6 +7,7 @@ from etils import epath
 
 from ser_jax.evaluate.tasks import TASKS
 from ser_jax.report import sections
+from ser_jax.report.compare import compare
 from ser_jax.report.page import Part, page
 from ser_jax.report.results import Column, read_columns
 from ser_jax.storage.files import PathLike, as_path, write_text
@@ -18,6 +19,7 @@ _EXAMPLE = "python -m ser_jax.report /runs/moco_v3 /runs/moco_v3_ser"
 def report(
     workdirs: Sequence[PathLike],
     html: PathLike | None = None,
+    markdown: PathLike | None = None,
 ) -> epath.Path:
     """Path of the page on trained and evaluated runs.
 
@@ -25,13 +27,15 @@ def report(
         workdirs: Workdirs of at least one run.
         html: The file; None is `report.html`, in the workdir if there is one run, in
             the current directory if there are several.
+        markdown: Folder for `comparison.md`, `comparison.json` and `comparison.png` on
+            two or more runs; None writes none.
 
     Returns:
         The path.
 
     Raises:
         ValueError: Before anything is written, if no run is named, one is given twice
-            or is no run, or its results cannot be read.
+            or is no run, its results cannot be read, or one alone is to be compared.
     """
     if not workdirs:
         raise ValueError(f"expected the workdir of a run. For example: {_EXAMPLE}")
@@ -41,6 +45,8 @@ def report(
     path = folder / "report.html" if html is None else as_path(html)
     with tempfile.TemporaryDirectory() as scratch:
         parts = list(_parts(runs, columns, epath.Path(scratch)))
+    if markdown is not None:
+        compare(runs, as_path(markdown))
     path.parent.mkdir(parents=True, exist_ok=True)
     title = f"Report on {', '.join(run.name for run in runs)}"
     return write_text(path, page(title, parts))

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import pytest
 from matplotlib.figure import Figure
 
-from ser_jax.report import compare
+from ser_jax.report.compare import compare
+from ser_jax.report.write import report
 from ser_jax.storage import summary
 from ser_jax.storage.checkpoint import Checkpointer
 from ser_jax.storage.metrics import MetricWriter
+from ser_jax.storage.runs import read_runs
 
 
 def config(weight, **settings):
@@ -50,17 +52,23 @@ def runs(tmp_path):
     return [str(tmp_path / name) for name in ("base", "ser")]
 
 
+def program(module, *args, cwd):
+    command = [sys.executable, "-m", module, *args]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
 def compared(runs, tmp_path):
-    report = compare.compare(runs, str(tmp_path / "out"))
-    assert (tmp_path / "out" / "comparison.md").read_text() == report + "\n"
+    report(runs, tmp_path / "page.html", tmp_path / "out")
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert not text.endswith("\n\n")
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())["runs"]
-    return report, found
+    return text, found
 
 
 def test_report(runs, tmp_path):
     """Red if a column is another run's, or a setting that agrees is listed."""
-    report, found = compared(runs, tmp_path)
-    rows = [line for line in report.splitlines() if line.startswith("|")]
+    text, found = compared(runs, tmp_path)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     for row in (
         ["", "base", "ser"],
@@ -78,7 +86,7 @@ def test_report(runs, tmp_path):
         assert row in cells
     assert not any(row[0] == "seed" for row in cells)
     assert len({len(row) for row in rows if row.startswith("| step")}) == 1
-    assert "has not ended" not in report
+    assert "has not ended" not in text
     assert found["base"]["settings"] == {"crop": None, "regularizer.weight": 0.0}
     assert found["ser"]["results"]["knn_accuracy"] == 0.75
     assert found["ser"]["is_finished"] is True
@@ -92,7 +100,7 @@ def test_curves_overlay_the_runs(runs, tmp_path, monkeypatch):
         "savefig",
         lambda figure, *_, **__: figures.append(figure),
     )
-    compared(runs, tmp_path)
+    compare(read_runs(runs), tmp_path / "out")
     axes = {ax.get_title(loc="left"): ax for ax in figures[0].axes}
     assert list(axes) == [
         "k-NN accuracy",
@@ -118,12 +126,12 @@ def test_a_run_that_has_not_ended_gives_what_it_has(runs, tmp_path):
     with Checkpointer(tmp_path / "saved" / "checkpoints") as checkpointer:
         checkpointer.save(2, {"x": jnp.zeros(1)}, {"config": config(9.0)}, {})
     names = [str(tmp_path / name) for name in ("early", "saved")]
-    report, found = compared([*runs, *names], tmp_path)
+    text, found = compared([*runs, *names], tmp_path)
     assert (
         "- early has not ended: its values are those of step 1, and its settings are "
-        "not known yet." in report
+        "not known yet." in text
     )
-    assert "- saved has not ended: its values are those of step 2.\n" in report
+    assert "- saved has not ended: its values are those of step 2.\n" in text
     assert found["early"]["results"]["loss"] == 2.5
     assert found["early"]["settings"]["regularizer.weight"] is None
     assert found["saved"]["settings"]["regularizer.weight"] == 9.0
@@ -144,7 +152,7 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
     paths = [tmp_path / cell / "seed0" for cell in ("a", "b")]
     for path in paths:
         write_run(path, [1.0], config(0.0))
-    runs = compare.read_runs([str(path) for path in paths])
+    runs = read_runs([str(path) for path in paths])
     assert [run.name for run in runs] == ["a/seed0", "b/seed0"]
 
 
@@ -153,7 +161,7 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
     [
         (
             ["base"],
-            "two or more runs, got 1. For example: python -m ser_jax.report.compare",
+            "side by side: expected the workdirs of two or more, got 1",
         ),
         (["base", "base/"], "base is given twice"),
         (["base", "nothing"], "nothing is no run: it does not exist"),
@@ -164,25 +172,30 @@ def test_refusals(runs, tmp_path, names, message):
     """Red if the message is lost, or files are written before it."""
     paths = [f"{tmp_path}/{name}" for name in names]
     with pytest.raises(ValueError, match=message):
-        compare.compare(paths, str(tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
+        report(paths, tmp_path / "page.html", tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not (tmp_path / "page.html").exists()
 
 
 def test_command_line(runs, tmp_path):
     """Red if runs are not taken as arguments, or a mistake ends in a traceback."""
 
-    def run(*args):
-        command = [sys.executable, "-m", "ser_jax.report.compare", *args]
-        return subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, check=False
-        )
-
-    done = run(*runs)
+    done = program("ser_jax.report", *runs, "--markdown=side by side", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "| knn_accuracy " in done.stdout
-    assert {p.name for p in (tmp_path / "comparison").iterdir()} == {
+    assert done.stdout.endswith(
+        f"Written to {tmp_path}/side by side.\nWritten to {tmp_path}/report.html.\n"
+    )
+    assert {p.name for p in (tmp_path / "side by side").iterdir()} == {
         *("comparison.md", "comparison.json", "comparison.png")
     }
-    wrong = run(*runs, "--uot=x")
+    wrong = program("ser_jax.report", *runs, "--markdwon=x", cwd=tmp_path)
     assert wrong.returncode == 1 and "Traceback" not in wrong.stderr
-    assert "Unknown command line flag 'uot'" in wrong.stderr
+    assert "Unknown command line flag 'markdwon'" in wrong.stderr
+
+
+def test_the_program_of_before_says_what_it_is_called_now(runs, tmp_path):
+    """Red if who types it is left with "No module named", or with a page of text."""
+    done = program("ser_jax.compare", *runs, "--out=x", cwd=tmp_path)
+    assert done.returncode == 1 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert "python -m ser_jax.report A B --markdown=DIR" in line
