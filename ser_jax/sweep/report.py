@@ -3,10 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from etils import epath
+from matplotlib.axes import Axes
 from scipy import stats
 
 from ser_jax.evaluate.pictures import figures
@@ -16,10 +17,7 @@ from ser_jax.storage.summary import read_summary
 from ser_jax.storage.tables import flatten, table, to_text
 from ser_jax.sweep.grid import SweepRun
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-_COLOR, _DOT_COLOR = "#1b4f8a", "#d1603d"
+_COLOR, _DOT_COLOR = figures.COLORS[:2]
 _LOG_FROM_RATIO = 10  # An axis of values this far apart is logarithmic.
 
 
@@ -156,15 +154,13 @@ def _interval_text(result: CellResult) -> str:
 
 def _plot(path: epath.Path, results: Sequence[CellResult], metric: str) -> None:
     """Means with intervals, and each run as a small dot."""
-    from matplotlib.figure import Figure  # Slow to import, and needed once.
-
     shown = [result for result in results if result.values]
     numbers = _numeric_axis(shown)
     if numbers is None:
         size = (7.0, 1.2 + (0.2 + 0.18 * len(shown[0].settings)) * len(shown))
     else:
         size = (6.0, 3.8)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = figures.Figure(figsize=size, layout="constrained")
     ax = figure.subplots()
     if numbers is None:
         _draw_cells(ax, shown, metric)
@@ -174,10 +170,7 @@ def _plot(path: epath.Path, results: Sequence[CellResult], metric: str) -> None:
     title = "mean and 95 % interval over seeds; dots: runs"
     if all(result.half_width is None for result in shown):
         title = "one run a cell: no interval"
-    ax.set_title(title, loc="left", fontsize=10)
-    ax.grid(color="0.9", linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
+    figures.tidy(ax, title)
     figures.save(figure, path)
 
 
@@ -192,7 +185,7 @@ def _numeric_axis(results: Sequence[CellResult]) -> list[float] | None:
 
 
 def _draw_axis(
-    ax: "Axes",
+    ax: Axes,
     results: Sequence[CellResult],
     numbers: Sequence[float],
     key: str,
@@ -213,7 +206,7 @@ def _draw_axis(
     ax.set_ylabel(metric)
 
 
-def _draw_cells(ax: "Axes", results: Sequence[CellResult], metric: str) -> None:
+def _draw_cells(ax: Axes, results: Sequence[CellResult], metric: str) -> None:
     y = np.arange(len(results))
     ax.errorbar(
         _means(results),

@@ -1,5 +1,6 @@
-"""Runs of a sweep, one after the other, with a progress line; signals stop them."""
+"""A sweep: runs one after the other, with a progress line; signals stop them."""
 
+import datetime
 import signal
 import subprocess
 import sys
@@ -7,13 +8,82 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Self, TextIO
 
+from ser_jax.storage.files import PathLike, as_path
 from ser_jax.storage.metrics import read_metrics
-from ser_jax.sweep.grid import SweepRun
+from ser_jax.storage.summary import read_summary
+from ser_jax.sweep.grid import SweepRun, expand, parse_grid
+from ser_jax.sweep.report import collect, write_report
 from ser_jax.train.progress import format_duration
 
 _PROGRAM = (sys.executable, "-m", "ser_jax.main")
 _POLL_S = 1.0
 _LINE_EVERY_S = 30.0  # where the stream is no terminal
+
+
+def sweep(
+    config_file: str,
+    grid: str,
+    seeds: Sequence[int],
+    workdir: PathLike,
+    *,
+    metric: str = "knn_accuracy",
+    overrides: Sequence[str] = (),
+    command: str = "",
+) -> str:
+    """Runs what has not been run yet; writes and prints the report.
+
+    Args:
+        config_file: As for `--config`.
+        grid: See `parse_grid`.
+        seeds: A run of every cell for each.
+        workdir: Folder of the sweep.
+        metric: What the report is of, see `collect`.
+        overrides: Arguments for every run: "--config.total_epochs=5".
+        command: For the report.
+
+    Returns:
+        The text of `sweep.md`.
+
+    Raises:
+        ValueError: Before anything is run, if the grid, a cell's config or what is in
+            the workdir is refused.
+        InterruptedError: After the report, if a signal ended the sweep.
+        ChildProcessError: After the report, if a run failed.
+    """
+    folder = as_path(workdir)
+    if len(set(seeds)) < max(1, len(seeds)):
+        raise ValueError(f"--seeds: expected different numbers, got {list(seeds)}.")
+    runs = expand(config_file, parse_grid(grid), seeds, folder, overrides)
+    for run in runs:
+        if metric == "knn_accuracy" and not run.config["knn"]["every_epochs"]:
+            raise ValueError(
+                f"cell {run.cell} has no k-NN probe: set knn.every_epochs above 0, or "
+                "name another metric by --metric, like loss_inv."
+            )
+    todo = [run for run in runs if not run.is_finished()]
+    print(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished.", flush=True)
+    with Interrupt() as interrupt:
+        failures = _run_all(todo, interrupt)
+    ended = [run for run in runs if run.is_finished()]
+    devices = {read_summary(run.workdir)["device"] for run in ended}
+    about = {
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "device": ", ".join(sorted(devices)) or "-",
+    }
+    report = write_report(folder, collect(runs, metric), metric, about, len(seeds))
+    print(f"\n{report}\n\nWritten to {folder}.")
+    if interrupt.received:
+        raise InterruptedError(
+            f"stopped by {interrupt.received.name}, {len(ended)} of {len(runs)} runs "
+            "finished. The same command goes on from here."
+        )
+    if failures:
+        raise ChildProcessError(
+            f"{len(failures)} of {len(runs)} runs failed; the same command tries them "
+            "again:\n  " + "\n  ".join(failures)
+        )
+    return report
 
 
 class Interrupt:
@@ -128,16 +198,8 @@ class SweepProgress:
         self._stream.flush()
 
 
-def run_all(runs: Sequence[SweepRun], interrupt: Interrupt) -> list[str]:
-    """Runs one after the other, each a process of `ser_jax.main`.
-
-    Args:
-        runs: The runs.
-        interrupt: Ends them early, if a signal came.
-
-    Returns:
-        What went wrong, one text a failed run.
-    """
+def _run_all(runs: Sequence[SweepRun], interrupt: Interrupt) -> list[str]:
+    """Runs one after the other; what went wrong, one text a failed run."""
     failures = []
     progress = SweepProgress(runs)
     for run in runs:

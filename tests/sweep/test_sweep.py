@@ -16,8 +16,8 @@ from helpers.support import program_env, tiny_config, write_config
 from ser_jax.storage import summary
 from ser_jax.storage.metrics import MetricWriter
 from ser_jax.sweep import runner as sweep_runner
-from ser_jax.sweep.__main__ import sweep
 from ser_jax.sweep.grid import expand, parse_grid
+from ser_jax.sweep.runner import sweep
 
 WEIGHTS = "regularizer.weight=0.0,0.5"
 
