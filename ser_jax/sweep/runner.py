@@ -8,16 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Self, TextIO
 
+from ser_jax.data.progress import ProgressLine
 from ser_jax.storage.files import PathLike, as_path
 from ser_jax.storage.metrics import read_metrics
 from ser_jax.storage.summary import read_summary
 from ser_jax.sweep.grid import SweepRun, expand, parse_grid
 from ser_jax.sweep.report import collect, write_report
-from ser_jax.train.progress import format_duration
 
 _PROGRAM = (sys.executable, "-m", "ser_jax.main")
 _POLL_S = 1.0
-_LINE_EVERY_S = 30.0  # where the stream is no terminal
 
 
 def sweep(
@@ -144,13 +143,9 @@ class SweepProgress:
             clock: Seconds from any origin.
         """
         self._runs = list(runs)
-        self._stream = sys.stderr if stream is None else stream
-        self._clock, self._started = clock, clock()
         self._steps = {run.workdir: _last_step(run) for run in runs}
-        self._first = sum(self._steps.values())
-        self._total = sum(run.stop_step for run in runs)
-        self._last_line_s = -float("inf")
-        self._is_terminal = self._stream.isatty()
+        total = sum(run.stop_step for run in runs)
+        self._line = ProgressLine(total, stream=stream, clock=clock)
 
     def update(self, run: SweepRun) -> None:
         """Looks at how far a run is, and writes a line if one is due.
@@ -159,10 +154,7 @@ class SweepProgress:
             run: The run under way.
         """
         self._steps[run.workdir] = _last_step(run)
-        now = self._clock()
-        if self._is_terminal or now - self._last_line_s >= _LINE_EVERY_S:
-            self._last_line_s = now
-            self._write(self._line(run, now - self._started))
+        self._line.update(sum(self._steps.values()), lambda: self._text(run))
 
     def give_up(self, run: SweepRun, why: str) -> None:
         """Counts a run's steps no more, and says why.
@@ -171,31 +163,19 @@ class SweepProgress:
             run: A run that failed.
             why: Its message.
         """
-        self._total -= run.stop_step - self._steps[run.workdir]
-        self._write(f"{run.cell} seed {run.seed} failed: {why}")
-        self.close()
+        self._line.total -= run.stop_step - self._steps[run.workdir]
+        self._line.say(f"{run.cell} seed {run.seed} failed: {why}")
 
     def close(self) -> None:
         """Lets whatever is written next begin on a line of its own."""
-        if self._is_terminal:
-            self._stream.write("\n")
+        self._line.close()
 
-    def _line(self, run: SweepRun, elapsed_s: float) -> str:
-        steps = self._steps[run.workdir]
+    def _text(self, run: SweepRun) -> str:
         line = (
             f"run {self._runs.index(run) + 1}/{len(self._runs)}: {run.cell} seed "
-            f"{run.seed}, step {steps}/{run.stop_step}"
+            f"{run.seed}, step {self._steps[run.workdir]}/{run.stop_step}"
         )
-        done = sum(self._steps.values())
-        rate = (done - self._first) / max(elapsed_s, 1e-9)
-        if rate <= 0:
-            return line
-        left = format_duration((self._total - done) / rate)
-        return f"{line}, {rate:.3g} steps/s, {left} left"
-
-    def _write(self, line: str) -> None:
-        self._stream.write(f"\r{line}\x1b[K" if self._is_terminal else f"{line}\n")
-        self._stream.flush()
+        return f"{line}, {self._line.rate:.3g} steps/s" if self._line.rate else line
 
 
 def _run_all(runs: Sequence[SweepRun], interrupt: Interrupt) -> list[str]:

@@ -18,9 +18,10 @@ from ser_jax.data.prepare.archives import read_imagenet
 from ser_jax.data.prepare.cifar import read_cifar
 from ser_jax.data.prepare.folder import read_folder
 from ser_jax.data.prepare.image_set import ImageSet, ImageSplit, Item, PrepareError
+from ser_jax.data.progress import ProgressLine
 from ser_jax.storage.files import as_path, matching, write_text
 
-_PROGRESS_INTERVAL_SECONDS = 5.0
+_LINE_EVERY_S = 5.0
 
 
 def read_image_set(
@@ -165,7 +166,16 @@ class _Audit:
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """(key, TFDS example) of the readable images; progress goes to stderr."""
         num_images, num_bad = 0, 0
-        start = last = time.monotonic()
+        progress = ProgressLine(1.0, every_s=_LINE_EVERY_S)
+        started = time.monotonic()
+
+        def text() -> str:
+            rate = num_images / max(time.monotonic() - started, 1e-9)
+            return (
+                f"{name}: {num_images} images, {item.done_frac:.0%}, {rate:.0f}/s, "
+                f"{num_bad} unreadable"
+            )
+
         for item, future in _in_threads(split):
             num_images += 1
             try:
@@ -175,15 +185,8 @@ class _Audit:
                 self.bad.append(f"{name}: {item.name}\t{error}")
             else:
                 yield item.name, {"image": image, **item.fields}
-            now = time.monotonic()
-            if now - last >= _PROGRESS_INTERVAL_SECONDS:
-                last, seconds = now, now - start
-                eta_seconds = round(seconds * (1 / max(item.done_frac, 1e-6) - 1))
-                _say(
-                    f"{name}: {num_images} images, {item.done_frac:.0%}, "
-                    f"{num_images / seconds:.0f}/s, ETA {eta_seconds // 60} min "
-                    f"{eta_seconds % 60:02d} s, {num_bad} unreadable"
-                )
+            progress.update(item.done_frac, text)
+        progress.close()
         _say(f"{name}: {num_images} images read, {num_bad} unreadable; writing shards")
         self.num_images += num_images
         if num_images == num_bad:
