@@ -1,4 +1,9 @@
-"""Command line: `python -m ser_jax.main --config=FILE --workdir=DIR`."""
+"""Trains one run, probes it on the way, draws its curves.
+
+    python -m ser_jax.main --config=configs/digits_ser.py --workdir=/tmp/digits_ser
+
+The same command goes on from the newest checkpoint in the workdir.
+"""
 
 from absl import app, flags
 from ml_collections import ConfigDict
@@ -10,6 +15,7 @@ from ser_jax.storage.files import PathLike, as_path
 from ser_jax.storage.summary import final_table
 from ser_jax.train.loop import train
 
+flags.adopt_module_key_flags(command_line)  # so that --help shows them
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for checkpoints and results; resumes from what is there."
 )
@@ -31,8 +37,8 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
         return
     summary.pop("config", None)  # of a run that had ended before
     curves = plot_curves(as_path(workdir))
-    print(final_table(summary))
-    print(f"\nCurves: {curves}\nMetrics, checkpoints, summary: {curves.parent}")
+    print(f"\n{final_table(summary)}\n")
+    print(f"Curves: {curves}\nMetrics, checkpoints, summary: {curves.parent}")
 
 
 def main(argv: list[str]) -> None:

@@ -1,13 +1,20 @@
 """The command line: one clear message for each mistake, nothing left behind."""
 
+import ast
 import pathlib
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 
 import pytest
 from helpers.support import start_main, tiny_config
+
+from ser_jax.config import flags as command_line
+from ser_jax.config.presets import PRESETS
+from ser_jax.methods.objectives import OBJECTIVES
+from ser_jax.storage import tables
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -54,6 +61,81 @@ DIGITS = "--config=configs/digits_ser.py"
 )
 def test_mistakes_on_the_command_line(flags, message):
     assert re.search(message, run(*flags))
+
+
+def test_help_shows_the_form_of_a_config_and_the_presets():
+    done = subprocess.run(
+        [sys.executable, "-m", "ser_jax.main", "--help"], capture_output=True, text=True
+    )
+    for word in ("--config:", "--workdir:", "--[no]show_config:"):
+        assert word in done.stdout
+    assert "configs/<base>.py:<preset>" in done.stdout
+    words = set(re.findall(r"\w+", done.stdout))
+    assert set(PRESETS) | set(OBJECTIVES) <= words
+    assert len(done.stdout.splitlines()) < 50
+
+
+@pytest.mark.parametrize("program", ["main", "sweep", "benchmark"])
+def test_show_config_prints_what_would_be_trained_and_ends(program):
+    """Red if an override is missed, or anything but the settings is printed."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", f"ser_jax.{program}", "--show_config"),
+            *("--config=configs/moco_v3.py:ser", "--config.batch_size=1024"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    expected = runpy.run_path(str(ROOT / "configs" / "moco_v3.py"))["get_config"]("ser")
+    expected.batch_size = 1024
+    shown = dict(line.split(" = ") for line in done.stdout.splitlines())
+    shown = {key: ast.literal_eval(value) for key, value in shown.items()}
+    assert shown == tables.flatten(expected.to_dict(), ".")
+
+
+def test_a_recipe_is_found_where_the_package_is_installed(tmp_path, monkeypatch):
+    """Red if the installed one is not found, or is preferred to one that is here."""
+    installed = tmp_path / "ser_jax" / "configs"
+    installed.mkdir(parents=True)
+    (installed / "digits.py").touch()
+    monkeypatch.setattr(command_line, "RECIPES", installed)
+    monkeypatch.chdir(tmp_path)
+    recipe = f"--config={installed}/digits.py:dino/ser"
+    given = ["x", "--config=configs/digits.py:dino/ser", "--config=configs/other.py"]
+    assert command_line.with_recipes(given) == ["x", recipe, given[2]]
+    assert command_line.with_recipes(["--config", "configs/digits.py"]) == [
+        *("--config", f"{installed}/digits.py")
+    ]
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "digits.py").touch()
+    assert command_line.with_recipes(given) == given
+
+
+def test_log_lines_have_one_form_and_come_once():
+    """Red if others' information is shown, or one warning twice."""
+    program = """
+import logging
+from absl import app
+from absl import logging as absl_logging
+from ser_jax.config import flags
+def main(_):
+    flags.log_own_messages()
+    jax = logging.getLogger("jax._src.xla_bridge")
+    jax.info("Unable to initialize backend 'tpu'")
+    jax.warning("jax warns")
+    absl_logging.info("saved a page")
+    absl_logging.error("orbax fails")
+    logging.getLogger("ser_jax.train.loop").info("we say %d", 1)
+app.run(main)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    time = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
+    said = ["WARNING: jax warns", "ERROR: orbax fails", "we say 1"]
+    assert re.fullmatch("".join(f"{time}{text}\n" for text in said), done.stderr)
 
 
 def test_refusals_of_the_run_reach_the_user_without_a_traceback(tmp_path):

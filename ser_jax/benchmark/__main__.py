@@ -11,7 +11,7 @@ import functools
 import sys
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 
 from ser_jax.benchmark.figures import measure, measure_ntxent_memory
 from ser_jax.benchmark.linear_heads import head_costs
@@ -20,6 +20,8 @@ from ser_jax.config import flags as command_line
 from ser_jax.storage.files import write_json
 from ser_jax.train.experiment import build
 
+for _name in ("config", "show_config"):
+    flags.declare_key_flag(_name)  # so that --help shows it
 _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
 _FLOPS_ONLY = flags.DEFINE_bool("flops_only", False, "Count; compile and run nothing.")
 _NTXENT_MEMORY = flags.DEFINE_bool(
@@ -44,6 +46,7 @@ _EXAMPLE = "python -m ser_jax.benchmark --config=configs/digits_ser.py"
 def main(argv: list[str]) -> None:
     """Measures what the flags ask for, prints the table, writes the file."""
     del argv
+    command_line.log_own_messages()
     figures: Figures = {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "date": datetime.date.today().isoformat(),
@@ -79,5 +82,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.INFO)
     app.run(main, flags_parser=command_line.parse_flags)

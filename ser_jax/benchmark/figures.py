@@ -1,8 +1,9 @@
 """What a training step, the loader, the loss and linear evaluation cost, in figures."""
 
+import logging
+
 import jax
 import numpy as np
-from absl import logging
 
 from ser_jax.benchmark import step as speed
 from ser_jax.benchmark.ntxent_memory import ntxent_temp_bytes
@@ -10,6 +11,8 @@ from ser_jax.benchmark.tables import Figures
 from ser_jax.evaluate.cost.compare import compare_flops, without_regularizer
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.sharding import check_batch_size, make_mesh
+
+_logger = logging.getLogger(__name__)
 
 _ALWAYS = (  # in every JSON file of an experiment, if only as null
     "flops_per_step_base",
@@ -56,7 +59,7 @@ def measure(
     base = without_regularizer(regularized)
     figures: Figures = dict.fromkeys(_ALWAYS)
     figures |= {"batch_size": regularized.batch_size, "config": regularized.config}
-    logging.info("Counting FLOPs.")
+    _logger.info("Counting FLOPs.")
     figures |= compare_flops(base, regularized)
     if not flops_only:
         figures |= measure_steps(base, regularized, num_steps)
@@ -79,16 +82,16 @@ def measure_steps(base: Experiment, regularized: Experiment, num_steps: int) -> 
     """
     mesh, batch_size = make_mesh(), regularized.batch_size
     check_batch_size(batch_size, mesh)
-    logging.info("Compiling the step with the regularizer.")
+    _logger.info("Compiling the step with the regularizer.")
     ser_step = speed.TimedStep(regularized, mesh)
     ser_step.run()
     # Before the base step exists: a device's statistics cannot be set back.
     peak_memory_bytes, peak_memory_source = ser_step.peak_memory()
-    logging.info("Compiling the base step.")
+    _logger.info("Compiling the base step.")
     base_step = speed.TimedStep(base, mesh)
-    logging.info("Timing %d steps of each.", num_steps)
+    _logger.info("Timing %d steps of each.", num_steps)
     times = speed.interleaved_times([base_step.run, ser_step.run], num_steps)
-    logging.info("Timing the augmentation.")
+    _logger.info("Timing the augmentation.")
     augment_s = np.median(speed.augment_times(regularized, mesh, num_steps))
     figures: Figures = {"num_steps": num_steps}
     for name, step_s in zip(("base", "ser"), times, strict=True):
@@ -147,11 +150,11 @@ def measure_loader(experiment: Experiment, seconds: float) -> Figures:
             dataset["name"], dataset["train_split"], dataset["data_dir"]
         )
     except (ModuleNotFoundError, FileNotFoundError) as error:
-        logging.warning("The loader is not timed: %s", error)
+        _logger.warning("The loader is not timed: %s", error)
         return {"loader_note": str(error)}
     rates = {}
     for num_threads in {1, 2, experiment.num_threads}:
-        logging.info("Timing the loader, %d thread(s).", num_threads)
+        _logger.info("Timing the loader, %d thread(s).", num_threads)
         rates[num_threads] = loader_images_per_s(
             source,
             RandomCrops(experiment.crops, experiment.pair_seed),
@@ -177,7 +180,7 @@ def measure_ntxent_memory() -> Figures:
     rows = []
     for num_images in (16, 32, 64, 128):
         tokens = num_images * num_slots
-        logging.info("Compiling the loss for %d tokens.", tokens)
+        _logger.info("Compiling the loss for %d tokens.", tokens)
         blockwise, dense = (
             ntxent_temp_bytes(num_images, num_slots=num_slots, block_tokens=block)
             for block in (1024, tokens)

@@ -1,7 +1,8 @@
-"""What the programs' command lines share: a config, and errors of one message."""
+"""What the programs' command lines share: a config, its recipes, errors, the log."""
 
 import logging
 import pathlib
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -10,10 +11,27 @@ import jax
 from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
+from tqdm import tqdm
+
+from ser_jax.config.differences import flatten
+from ser_jax.config.presets import PRESETS
+from ser_jax.methods.objectives import OBJECTIVES
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="Experiment: a file in configs/.", lock_config=True
+    "config",
+    help_string=f"""The experiment:
+configs/<base>.py:<preset>, on ImageNet, or
+configs/digits.py:<base>/<preset>, likewise cifar10.py and cifar10_resnet18.py.
+bases: {", ".join(OBJECTIVES)}
+presets: {", ".join(PRESETS)}
+What each is: docs/recipes.md. --config.KEY=VALUE changes any setting.""",
+    lock_config=True,
 )
+_SHOW_CONFIG = flags.DEFINE_bool(
+    "show_config", False, "Print every setting of --config, and end."
+)
+# Where setup.py puts the repository's configs/ in an installed package.
+RECIPES = pathlib.Path(__file__).parents[1] / "configs"
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error was raised.")
 
 _DISTRIBUTED = flags.DEFINE_bool(
@@ -80,13 +98,34 @@ def parse_flags_and_runs(argv: list[str]) -> list[str]:
         The program's name and the other arguments.
     """
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS(with_recipes(argv))
     except (flags.Error, OSError, AttributeError, KeyError, TypeError) as error:
         fail(explain(error))
 
 
+def with_recipes(argv: list[str]) -> list[str]:
+    """The command line, its `configs/NAME.py` found where the package is installed.
+
+    Args:
+        argv: Command line.
+
+    Returns:
+        The same; a config file that is not here but among `RECIPES` is named by its
+        full path.
+    """
+
+    def found(match: re.Match[str]) -> str:
+        installed = RECIPES / match[2]
+        is_here = pathlib.Path("configs", match[2]).exists()
+        return (
+            match[0] if is_here or not installed.exists() else f"{match[1]}{installed}"
+        )
+
+    return [re.sub(r"^(--?config=|)configs/(\w+\.py)(?=:|$)", found, x) for x in argv]
+
+
 def check_config_file(example: str) -> None:
-    """Ends the program if `--config` is missing or names no file.
+    """Ends the program if `--config` is missing or names no file, or to show it.
 
     Args:
         example: A command line that would do.
@@ -99,12 +138,27 @@ def check_config_file(example: str) -> None:
         others = sorted(str(other) for other in path.parent.glob("*.py"))
         there = f" Beside it there are: {', '.join(others)}." if others else ""
         fail(f"config {path} does not exist.{there}")
+    if _SHOW_CONFIG.value:
+        for key, value in flatten(CONFIG.value.to_dict()).items():
+            print(f"{key} = {tuple(value) if isinstance(value, list) else value!r}")
+        sys.exit()
 
 
 def log_own_messages() -> None:
     """Shows this package's messages, and only the warnings of others."""
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells a page a checkpoint
     logging.getLogger("ser_jax").setLevel(logging.INFO)
+    logging.root.handlers = [_Handler()]
+
+
+class _Handler(logging.Handler):
+    """Date, time, message on standard error, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a record; one that is more than information says what it is."""
+        level = "%(levelname)s: " if record.levelno > logging.INFO else ""
+        form = logging.Formatter(f"%(asctime)s {level}%(message)s", "%Y-%m-%d %H:%M:%S")
+        tqdm.write(form.format(record), file=sys.stderr)
 
 
 def join_processes() -> None:

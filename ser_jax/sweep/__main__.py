@@ -10,12 +10,14 @@ import shlex
 import sys
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from ser_jax.config import flags as command_line
 from ser_jax.sweep.runner import sweep
 
+for _name in ("config", "show_config"):
+    flags.declare_key_flag(_name)  # so that --help shows it
 _GRID = flags.DEFINE_string(
     "grid",
     "",
@@ -39,7 +41,7 @@ def main(argv: list[str]) -> None:
         command_line.fail(f"--workdir is missing. For example: {_EXAMPLE}")
     if not all(seed.isdigit() for seed in _SEEDS.value):
         command_line.fail(f"--seeds: expected 0,1,2 or the like, got {_SEEDS.value}.")
-    logging.set_verbosity(logging.WARNING)
+    command_line.log_own_messages()
     # The accelerator is for the runs: this process only builds configs.
     jax.config.update("jax_platforms", "cpu")
     flag = flags.FLAGS["config"]

@@ -85,7 +85,7 @@ def account(experiment: Experiment) -> dict[str, Any]:
         "backward_passes": passes(student),
         "flops_per_step": flops,
         "flops_per_image": flops / batch_size,
-        "parameters": _parameters(experiment, state.variables),
+        "parameters": count_parameters(experiment, state.variables),
     }
 
 
@@ -125,8 +125,16 @@ def _tokens_in(encoder: Encoder, view: View) -> float:
     return slots + (encoder.depth - encoder.cls_insert) / encoder.depth
 
 
-def _parameters(experiment: Experiment, variables: Variables) -> dict[str, int]:
-    """Parameters by what they are there for."""
+def count_parameters(experiment: Experiment, variables: Variables) -> dict[str, int]:
+    """Parameters by what they are there for.
+
+    Args:
+        experiment: What is trained.
+        variables: Its variables, or their shapes.
+
+    Returns:
+        Numbers by name: see "parameters" of `account`.
+    """
     params = variables.params
     encoder = experiment.learner.encoder
     alone = encoder.clone(grid_layers=(), cls_layers=())  # without the norms these add

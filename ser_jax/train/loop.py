@@ -15,13 +15,14 @@ from ser_jax.data.host_transforms import RandomCrops
 from ser_jax.data.loader import train_loader
 from ser_jax.data.sources import Source, open_source
 from ser_jax.storage.checkpoint import Checkpointer
-from ser_jax.storage.files import PathLike, as_path
+from ser_jax.storage.files import PathLike, as_path, write_text
 from ser_jax.storage.metrics import MetricWriter, read_metrics
 from ser_jax.storage.summary import read_summary, write_summary
 from ser_jax.train.accounting import account
 from ser_jax.train.compiled import compile_equiv_grad_norm, compile_train_step
 from ser_jax.train.experiment import Experiment, build
 from ser_jax.train.health import Write, scale_of, watched
+from ser_jax.train.overview import overview, parameter_table
 from ser_jax.train.preemption import StopSignal
 from ser_jax.train.progress import Progress, Stopwatch
 from ser_jax.train.resume import restore_or_init
@@ -96,6 +97,9 @@ def train(
             }
             checkpointer.save(step, state, meta, scores)
 
+        if is_primary:
+            _logger.info(overview(experiment, source, mesh, state.variables, path))
+            write_text(path / "parameters.txt", parameter_table(state.variables))
         if start_step == 0:
             writer.write_text("config", f"```\n{config}\n```")
         try:
@@ -121,6 +125,7 @@ def train(
                 f"{error} Last good checkpoint: {where}."
             ) from None
         finally:
+            progress.close()
             writer.close()
     if step < stop_step:
         _logger.warning("SIGTERM: saved step %d and stopped.", step)

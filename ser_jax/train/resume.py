@@ -5,7 +5,6 @@ import logging
 from typing import Any
 
 import jax
-from clu import parameter_overview
 from jax.sharding import Mesh
 
 from ser_jax.config.differences import differences
@@ -54,11 +53,6 @@ def restore_or_init(
         _refuse_contradiction(experiment, source, meta)
         _logger.info("Resuming after step %d.", meta["step"])
         return state, meta["step"], meta["wall_s"]
-    if jax.process_index() == 0:
-        overview = parameter_overview.get_parameter_overview(
-            abstract.variables.params, include_stats=False
-        )
-        _logger.info("Parameters:\n%s", overview)
     init = jax.jit(experiment.init_state, out_shardings=sharding)
     return init(experiment.init_rng), 0, 0.0
 

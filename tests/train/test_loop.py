@@ -210,6 +210,8 @@ def test_what_a_run_leaves_behind(uninterrupted):
         assert key in stored
     assert stored["steps"] == 4 and stored["loss_last"] == summary["loss_last"]
     assert stored["config"]["objective"]["name"] == "moco_v3"
+    parameters = (workdir / "parameters.txt").read_text()
+    assert "| encoder/blocks/attn/qkv/kernel " in parameters and "Total: " in parameters
     events = event_accumulator.EventAccumulator(str(next(workdir.rglob("*tfevents*"))))
     events.Reload()
     assert [e.step for e in events.Scalars("loss")] == [1, 2, 3, 4]

@@ -1,15 +1,17 @@
 """FLOPs of a training step with a regularizer over the same step without it."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-from absl import logging
 
 from ser_jax.evaluate.cost.by_hand import paper_step_flops, step_flops
 from ser_jax.train.accounting import step_and_shapes
 from ser_jax.train.experiment import Experiment, build
 from ser_jax.train.flops import count_flops, jaxpr_flops
+
+_logger = logging.getLogger(__name__)
 
 _WAYS = {  # Suffix of the figures -> label.
     "": "FLOPs, jaxpr",
@@ -104,7 +106,7 @@ def compare_flops(base: Experiment, regularized: Experiment) -> dict[str, Any]:
         by_paper = paper_step_flops(regularized.learner, regularized.batch_size)
         flops["_paper"] = [flops["_by_hand"][0], by_paper.total]
     except ValueError as error:
-        logging.info("No count by hand: %s", error)
+        _logger.info("No count by hand: %s", error)
     figures: dict[str, Any] = {}
     for way, (count_base, count_ser) in flops.items():
         figures[f"flops_per_step_base{way}"] = count_base
