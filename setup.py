@@ -2,13 +2,31 @@
 
 import pathlib
 import re
+import shutil
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(
     r'__version__ = "([^"]+)"', (HERE / "ser_jax" / "__init__.py").read_text()
 ).group(1)
+
+
+class BuildWithRecipes(build_py):
+    """Puts the repository's configs/ into the wheel, as ser_jax/configs/."""
+
+    def run(self):
+        """Builds, then copies; an editable install has the repository itself."""
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(
+                HERE / "configs",
+                pathlib.Path(self.build_lib) / "ser_jax" / "configs",
+                ignore=shutil.ignore_patterns("__pycache__"),
+                dirs_exist_ok=True,
+            )
+
 
 setup(
     name="ser_jax",
@@ -23,6 +41,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["ser_jax", "ser_jax.*"]),
     package_data={"ser_jax": ["py.typed"], "ser_jax.report": ["page.html"]},
+    cmdclass={"build_py": BuildWithRecipes},
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.8",
@@ -46,6 +65,7 @@ setup(
         "simplejpeg>=1.7",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.9",
+        "tqdm>=4.66",
     ],
     extras_require={
         "test": [
@@ -61,6 +81,8 @@ setup(
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )
