@@ -135,8 +135,9 @@ def check_config_file(example: str) -> None:
         fail(f"--config is missing. For example: {example}")
     path = pathlib.Path(config_flags.get_config_filename(flag).partition(":")[0])
     if not path.is_file():
-        others = sorted(str(other) for other in path.parent.glob("*.py"))
-        there = f" Beside it there are: {', '.join(others)}." if others else ""
+        folder = path.parent if path.parent.is_dir() else RECIPES
+        others = sorted(str(other) for other in folder.glob("*.py"))
+        there = f" There are: {', '.join(others)}." if others else ""
         fail(f"config {path} does not exist.{there}")
     if _SHOW_CONFIG.value:
         for key, value in flatten(CONFIG.value.to_dict()).items():
