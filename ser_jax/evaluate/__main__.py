@@ -116,8 +116,9 @@ def main(argv: list[str]) -> None:
             eval_split=_EVAL_SPLIT.value,
         )
         folder = as_path(_RESULTS.value or run.folder)
-        results, failed = evaluate(run, _TASKS.value, folder=folder, **given_options())
-        return f"{as_text(results)}\n\nWritten to {folder}.", failed
+        results = evaluate(run, _TASKS.value, folder=folder, **given_options())
+        report = f"{as_text(results)}\n\nWritten to {folder}."
+        return report, results["failed"]
 
     report, failed = command_line.run_or_fail(run_tasks)
     if jax.process_index() == 0:

@@ -26,7 +26,7 @@ def evaluate(
     *,
     folder: files.PathLike | None = None,
     **options: Any,
-) -> tuple[dict[str, Any], list[str]]:
+) -> dict[str, Any]:
     """Does tasks; writes `results.json` and `results.md` after each of them.
 
     Results of other tasks that the folder holds for the same weights are kept. A task
@@ -40,7 +40,8 @@ def evaluate(
             the fields of its `options`.
 
     Returns:
-        All results in the folder, as in `results.json`, and which tasks failed now.
+        All results in the folder, as in `results.json`: `["tasks"]["knn"]`; and under
+        "failed", which tasks failed now.
 
     Raises:
         ValueError: If a task or an option is not known, or a task cannot be done.
@@ -75,7 +76,7 @@ def evaluate(
         if jax.process_index() == 0:
             files.write_json(into / "results.json", results)
             files.write_text(into / "results.md", as_text(results))
-    return results, failed
+    return results | {"failed": failed}
 
 
 def choose(

@@ -134,7 +134,7 @@ def test_one_failure_does_not_end_everything(run, tmp_path, monkeypatch):
     assert results["tasks"].keys() == {"health", "knn"}
     assert results["left_out"] == {"flops": "failed: a broken picture"}
     assert "- flops: failed: a broken picture" in report
-    assert evaluate(run, ["health"], folder=tmp_path)[1] == []  # not this time
-    assert evaluate(run, ["all"], folder=tmp_path)[1] == ["flops"]
+    assert evaluate(run, ["health"], folder=tmp_path)["failed"] == []  # not this time
+    assert evaluate(run, ["all"], folder=tmp_path)["failed"] == ["flops"]
     with pytest.raises(ValueError, match="a broken picture"):
         evaluate(run, ["flops"], folder=tmp_path)

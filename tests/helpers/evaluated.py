@@ -19,5 +19,5 @@ def make_run(folder, objective, regularizer):
 
 
 def measure(run, folder, *tasks, **options):
-    results, _ = evaluate(run, tasks, folder=folder, **options)
+    results = evaluate(run, tasks, folder=folder, **options)
     return json.loads((folder / "results.json").read_text()), as_text(results)

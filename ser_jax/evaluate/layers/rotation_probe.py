@@ -88,7 +88,7 @@ def rotation_accuracy(features: np.ndarray, *, seed: int) -> float:
         l2=1 / len(fit),
         max_iterations=1000,
     )
-    predicted = np.argmax(head_logits(head, jnp.asarray(test)), axis=1)
+    predicted = np.asarray(head_logits(head, jnp.asarray(test))).argmax(axis=1)
     return float(np.mean(predicted == test_turns))
 
 

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 from helpers.known_encoders import SIZE, Cells, noise
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from ser_jax.evaluate.layers.rotation_probe import (
     rotation_accuracy,
@@ -16,6 +19,21 @@ def test_planted_turns_are_found_at_any_scale():
     features = rng.normal(size=(4, 60, 6))
     features[..., :4] = 1e-4 * (np.eye(4)[:, None] + 0.05 * rng.normal(size=(4, 60, 4)))
     assert rotation_accuracy(features, seed=0) > 0.97
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_it_is_scikit_learns_regression(seed):
+    """At most one answer of 200 differs; ten times the penalty changes four or more."""
+    rng = np.random.default_rng(seed)
+    centres, noise = rng.normal(size=(4, 1, 32)), rng.normal(size=(4, 100, 32))
+    features = np.geomspace(0.01, 100, 32) * (centres + 3 * noise + 5)
+    halves = np.array_split(np.random.default_rng(0).permutation(100), 2)
+    fit, test = (features[:, half].reshape(-1, 32) for half in halves)
+    turns = np.repeat(np.arange(4), 50)
+    regression = LogisticRegression(max_iter=10000, tol=1e-8)
+    model = make_pipeline(StandardScaler(), regression)
+    expected = model.fit(fit, turns).score(test, turns)
+    assert rotation_accuracy(features, seed=0) == pytest.approx(expected, abs=0.0051)
 
 
 def test_features_that_know_nothing_score_chance():
