@@ -1,6 +1,6 @@
 """Soft equivariance regularization for self-supervised vision, in JAX and Flax.
 
-    summary = ser_jax.train(config, "RUN")      # without the k-NN probe: see `train`
+    summary = ser_jax.train(config, "RUN")      # as `python -m ser_jax.main` does
     features = ser_jax.load("RUN")(images)      # [b, h, w, 3] uint8 -> [b, d] float32
     run = ser_jax.open_run("RUN")
     ser_jax.evaluate(run, ["knn", "health"])

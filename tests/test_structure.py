@@ -143,6 +143,15 @@ def test_every_folder_says_its_question_and_nothing_else():
         assert isinstance(statement, ast.Expr), path
 
 
+def test_one_module_makes_paths_of_strings():
+    """Red if a file beside `storage/files.py` reads "~" or makes paths absolute."""
+    for path in FILES:
+        if path != PACKAGE / "storage" / "files.py":
+            assert not re.search(
+                r"expanduser|abspath|\.absolute\(", path.read_text()
+            ), path
+
+
 def test_the_core_trains_without_the_data_libraries():
     """Where only jax, flax, optax, orbax and ml_collections are: on a bare GPU machine.
 
