@@ -14,7 +14,8 @@ from ser_jax.storage.files import as_path
 _HTML = flags.DEFINE_string(
     "html",
     None,
-    "The page; if not given, report.html in the workdir of a single run, else here.",
+    "The page; if not given, report.html in the workdir of a single run, beside the "
+    "comparison, or here.",
 )
 _MARKDOWN = flags.DEFINE_string(
     "markdown", None, "Folder for comparison.md, comparison.json, comparison.png."

@@ -25,8 +25,8 @@ def report(
 
     Args:
         workdirs: Workdirs of at least one run.
-        html: The file; None is `report.html`, in the workdir if there is one run, in
-            the current directory if there are several.
+        html: The file; None is `report.html`, in the workdir if there is one run, else
+            beside the comparison, or in the current directory.
         markdown: Folder for `comparison.md`, `comparison.json` and `comparison.png` on
             two or more runs; None writes none.
 
@@ -41,7 +41,7 @@ def report(
         raise ValueError(f"expected the workdir of a run. For example: {_EXAMPLE}")
     runs = read_runs(workdirs)
     columns = read_columns(runs)
-    folder = runs[0].path if len(runs) == 1 else as_path(".")
+    folder = runs[0].path if len(runs) == 1 else as_path(markdown or ".")
     path = folder / "report.html" if html is None else as_path(html)
     with tempfile.TemporaryDirectory() as scratch:
         parts = list(_parts(runs, columns, epath.Path(scratch)))

@@ -183,10 +183,11 @@ def test_command_line(runs, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "| knn_accuracy " in done.stdout
     assert done.stdout.endswith(
-        f"Written to {tmp_path}/side by side.\nWritten to {tmp_path}/report.html.\n"
+        f"Written to {tmp_path}/side by side.\n"
+        f"Written to {tmp_path}/side by side/report.html.\n"
     )
     assert {p.name for p in (tmp_path / "side by side").iterdir()} == {
-        *("comparison.md", "comparison.json", "comparison.png")
+        *("comparison.md", "comparison.json", "comparison.png", "report.html")
     }
     wrong = program("ser_jax.report", *runs, "--markdwon=x", cwd=tmp_path)
     assert wrong.returncode == 1 and "Traceback" not in wrong.stderr
