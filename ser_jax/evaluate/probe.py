@@ -16,6 +16,7 @@ from ser_jax.evaluate.classify.collapse import rankme
 from ser_jax.evaluate.classify.knn import knn_predict
 from ser_jax.evaluate.features.extract import extract, make_embed
 from ser_jax.train.experiment import Experiment
+from ser_jax.train.health import KNN_ACCURACY, RANKME
 
 _logger = logging.getLogger(__name__)
 
@@ -110,8 +111,8 @@ def make_online_knn(
             queries, bank, labels, neighbors=[k], temperature=temperature
         )
         return {
-            "knn_accuracy": float(np.mean(predicted[k] == truth)),
-            "rankme": rankme(queries),
+            KNN_ACCURACY.name: float(np.mean(predicted[k] == truth)),
+            RANKME.name: rankme(queries),
         }
 
     return probe

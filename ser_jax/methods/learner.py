@@ -12,7 +12,7 @@ from ser_jax.data.crops import Batch
 from ser_jax.methods.encode import encode
 from ser_jax.methods.objectives.base import Objective, mean_std
 from ser_jax.methods.regularizers.base import Regularizer
-from ser_jax.methods.variables import LossAux, PyTree, Variables
+from ser_jax.methods.variables import CLS_STD, LossAux, PyTree, Variables
 from ser_jax.models.outputs import Encoder, EncoderOutput
 from ser_jax.views.view import View, ViewSpec
 
@@ -199,7 +199,7 @@ class Learner:
         aux = LossAux(
             loss_inv=loss_inv,
             loss_equiv=loss_equiv,
-            metrics=metrics | equiv_metrics | {"cls_std": cls_std},
+            metrics=metrics | equiv_metrics | {CLS_STD.name: cls_std},
             batch_stats={"student": stats, "target": target_stats},
             method_state=method_state,
         )

@@ -6,9 +6,27 @@ from typing import Any
 import flax.struct
 import jax
 
-from ser_jax.methods.metric import Metrics
+from ser_jax.methods.metric import Metric, Metrics, Panel
 
 PyTree = Any
+
+_LOSS = Panel("loss")
+LOSSES = (
+    Metric("loss", _LOSS, "total", is_compared=True),
+    Metric("loss_inv", _LOSS, "invariance", is_compared=True),
+    Metric("loss_equiv", _LOSS, "equivariance", is_compared=True),
+)
+CLS_STD = Metric(
+    "cls_std",
+    Panel("standard deviation of the class token"),
+    "class token",
+    is_compared=True,
+)
+EQUIV_WEIGHT = Metric(
+    "equiv_weight",
+    Panel("weight of the equivariance term", is_noisy=False, hides_constants=True),
+    "weight",
+)
 
 
 @flax.struct.dataclass
@@ -68,7 +86,7 @@ class LossAux:
     Attributes:
         loss_inv: The objective's loss, `[]`.
         loss_equiv: The regularizer's, before its weight, `[]`.
-        metrics: Further scalars.
+        metrics: Further scalars: `CLS_STD`, the objective's and the regularizer's.
         batch_stats: New BatchNorm statistics.
         method_state: New state of the objective.
     """

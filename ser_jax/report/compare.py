@@ -5,7 +5,7 @@ from typing import Any
 
 from etils import epath
 
-from ser_jax.report.curves import COMPARED_METRICS, draw_runs
+from ser_jax.report.curves import compared_metrics, draw_runs
 from ser_jax.storage.files import write_json, write_text
 from ser_jax.storage.runs import (
     RunRecord,
@@ -14,6 +14,7 @@ from ser_jax.storage.runs import (
     setting_text,
 )
 from ser_jax.storage.tables import flatten, table, to_text
+from ser_jax.train.health import KNN_ACCURACY
 
 _FROM_SUMMARY = ("images_per_s", "wall_s", "device")
 _ABSENT = "-"
@@ -58,24 +59,20 @@ def compare(runs: Sequence[RunRecord], folder: epath.Path) -> str:
 
 
 def _results(runs: Sequence[RunRecord]) -> dict[str, list[Any]]:
+    knn, compared = KNN_ACCURACY.name, [m.name for m in compared_metrics()]
+
     def results(run: RunRecord) -> dict[str, Any]:
         found: dict[str, Any] = {"step": run.last_step}
-        for metric in COMPARED_METRICS:
-            if metric in run.curves:
-                found[metric] = float(run.curves[metric][-1, 1])
-        if "knn_accuracy" in run.curves and run.curves["knn_accuracy"][0, 0] == 0:
-            found["knn_accuracy_untrained"] = float(run.curves["knn_accuracy"][0, 1])
+        for name in compared:
+            if name in run.curves:
+                found[name] = float(run.curves[name][-1, 1])
+        if knn in run.curves and run.curves[knn][0, 0] == 0:
+            found[f"{knn}_untrained"] = float(run.curves[knn][0, 1])
         ended = {name: run.summary.get(name) for name in _FROM_SUMMARY}
         return found | {k: value for k, value in ended.items() if value is not None}
 
     rows = rows_by_name(runs, results)
-    order = (
-        "step",
-        "knn_accuracy",
-        "knn_accuracy_untrained",
-        *COMPARED_METRICS,
-        *_FROM_SUMMARY,
-    )
+    order = ("step", knn, f"{knn}_untrained", *compared, *_FROM_SUMMARY)
     return {name: rows[name] for name in order if name in rows}
 
 

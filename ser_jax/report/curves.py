@@ -1,8 +1,10 @@
 """Training curves: of one run, and of several side by side."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -11,64 +13,56 @@ from matplotlib.axes import Axes
 
 from ser_jax.evaluate.pictures import figures
 from ser_jax.evaluate.pictures.figures import COLORS
+from ser_jax.methods.metric import Metric, Panel
+from ser_jax.methods.objectives import OBJECTIVES
+from ser_jax.methods.regularizers import REGULARIZERS
+from ser_jax.methods.variables import CLS_STD, LOSSES
 from ser_jax.storage.files import PathLike
 from ser_jax.storage.metrics import Curves, read_curves
 from ser_jax.storage.runs import RunRecord
+from ser_jax.train.health import PROBED
+from ser_jax.train.progress import SPEEDS
+from ser_jax.train.step import GRAD_NORMS, SCHEDULES
 
-
-class Panel(NamedTuple):
-    """One set of axes: metrics by name, with the label each gets in the legend."""
-
-    title: str
-    labels: dict[str, str]
-    scale: str = "linear"
-    starts_at_zero: bool = False
-    is_noisy: bool = True
-    is_graded: bool = False  # Lines in order: colours by place, first and last named.
-
-
-PANELS = (
-    Panel(
-        "loss",
-        {"loss": "total", "loss_inv": "invariance", "loss_equiv": "equivariance"},
-    ),
-    Panel(
-        "gradient norm",
-        {"grad_norm": "total", "grad_norm_equiv": "equivariance"},
-        scale="log",
-    ),
-    Panel(
-        "gradient norm by block",
-        {f"grad_norm_block_{i:02d}": f"block {i}" for i in range(1, 49)},
-        scale="log",
-        is_graded=True,
-    ),
-    Panel("k-NN accuracy", {"knn_accuracy": "k-NN"}, is_noisy=False),
-    Panel("RankMe", {"rankme": "features"}, is_noisy=False),
-    Panel("contrastive accuracy", {"contrastive_accuracy": "contrastive"}),
-    Panel("rotation accuracy", {"rotation_accuracy": "rotation"}),
-    Panel("standard deviation of the embedding", {"embedding_std": "embedding"}),
-    Panel("standard deviation of the class token", {"cls_std": "class token"}),
-    Panel("entropy of the teacher", {"teacher_entropy": "teacher"}),
-    Panel("correlation of the views", {"mean_correlation": "views"}),
-    Panel("learning rate", {"lr": "learning rate"}, is_noisy=False),
-    Panel("EMA momentum of the target", {"ema_momentum": "EMA"}, is_noisy=False),
-    Panel("images per second", {"images_per_s": "images"}, starts_at_zero=True),
-    Panel(
-        "fraction of time spent waiting for data",
-        {"data_wait_frac": "waiting"},
-        starts_at_zero=True,
-    ),
-)
 _NUM_COLUMNS = 3
 _LINE_STYLES = ("-", "--", ":", "-.")  # one after the other, once all colours are used
 _SMOOTH_FROM_POINTS = 200
 _MARKED_UP_TO_POINTS = 30
-COMPARED_METRICS = (
-    *("knn_accuracy", "rankme", "loss", "loss_inv", "loss_equiv", "grad_norm_equiv"),
-    *("embedding_std", "cls_std", "teacher_entropy", "contrastive_accuracy"),
-    *("rotation_accuracy", "mean_correlation"),
-)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """What is drawn in a panel.
+
+    Attributes:
+        panel: The panel.
+        labels: Name of a curve -> its label in the legend, in order.
+        curves: Curves by name; those without a label are not drawn.
+    """
+
+    panel: Panel
+    labels: Mapping[str, str]
+    curves: Curves
+
+
+def declared_metrics() -> list[Metric]:
+    """Every metric that a run may log, in the order in which they are drawn.
+
+    Returns:
+        Those of training and of all registered methods, each once.
+    """
+    declared = [*LOSSES, *GRAD_NORMS, *PROBED]
+    for objective in OBJECTIVES.values():
+        declared += objective.metrics
+    for regularizer in REGULARIZERS.values():
+        declared += regularizer.metrics
+    return list(dict.fromkeys([*declared, CLS_STD, *SCHEDULES, *SPEEDS]))
+
+
+def compared_metrics() -> list[Metric]:
+    """The metrics that runs are compared by, first what their encoders are worth."""
+    compared = [metric for metric in declared_metrics() if metric.is_compared]
+    return sorted(compared, key=lambda metric: metric not in PROBED)
 
 
 def plot_curves(workdir: PathLike) -> epath.Path:
@@ -89,7 +83,7 @@ def plot_curves(workdir: PathLike) -> epath.Path:
     if not draw_run(path, read_curves(workdir)):
         raise ValueError(
             f"nothing to plot in {workdir}: metrics.jsonl is missing or holds none of "
-            f"{[name for panel in PANELS for name in panel.labels]}"
+            f"{[metric.name for metric in declared_metrics()]}"
         )
     return path
 
@@ -104,10 +98,10 @@ def draw_run(path: PathLike, curves: Curves) -> bool:
     Returns:
         Whether there was anything to draw.
     """
-    panels = [panel for panel in PANELS if panel.labels.keys() & curves.keys()]
-    if panels:
-        _draw_panels(path, [(panel, curves) for panel in panels])
-    return bool(panels)
+    drawings = _drawings_of(curves)
+    if drawings:
+        _draw_panels(path, drawings)
+    return bool(drawings)
 
 
 def draw_runs(path: PathLike, runs: Sequence[RunRecord]) -> bool:
@@ -120,34 +114,44 @@ def draw_runs(path: PathLike, runs: Sequence[RunRecord]) -> bool:
     Returns:
         Whether there was anything to draw.
     """
+    lines = Counter(metric.panel for metric in declared_metrics())
+    labels = {run.name: run.name for run in runs}
     drawings = []
-    for metric in COMPARED_METRICS:
-        curves = {r.name: r.curves[metric] for r in runs if metric in r.curves}
-        if metric.endswith("_equiv"):  # 0 throughout where there is no such term
-            curves = {name: c for name, c in curves.items() if c[:, 1].any()}
+    for metric in compared_metrics():
+        name, panel = metric.name, metric.panel
+        curves = {run.name: run.curves[name] for run in runs if name in run.curves}
+        if name.endswith("_equiv"):  # 0 throughout where there is no such term
+            curves = {run: c for run, c in curves.items() if c[:, 1].any()}
+        if lines[panel] > 1:
+            panel = dataclasses.replace(panel, title=f"{panel.title}, {metric.label}")
         if curves:
-            drawings.append((_panel(metric, runs), curves))
+            drawings.append(Drawing(panel, labels, curves))
     if drawings:
         _draw_panels(path, drawings, shared_legend=True)
     return bool(drawings)
 
 
-def _panel(metric: str, runs: Sequence[RunRecord]) -> Panel:
-    """The panel that has this metric, with a line for each run instead."""
-    own = next(panel for panel in PANELS if metric in panel.labels)
-    title = own.title
-    if len(own.labels) > 1:
-        title += f", {own.labels[metric]}"
-    return own._replace(title=title, labels={run.name: run.name for run in runs})
+def _drawings_of(curves: Curves) -> list[Drawing]:
+    """The panels of one run: those that there is anything to draw in."""
+    labels: dict[Panel, dict[str, str]] = {}
+    for metric in declared_metrics():
+        labels.setdefault(metric.panel, {})[metric.name] = metric.label
+    drawings = []
+    for panel, names in labels.items():
+        own = {name: curves[name] for name in names if name in curves}
+        varies = any(np.ptp(curve[:, 1]) > 0 for curve in own.values())
+        if own and (varies or not panel.hides_constants):
+            drawings.append(Drawing(panel, names, own))
+    return drawings
 
 
 def _draw_panels(
     path: PathLike,
-    drawings: Sequence[tuple[Panel, Curves]],
+    drawings: Sequence[Drawing],
     *,
     shared_legend: bool = False,
 ) -> None:
-    """Draws panels over the same steps, each with the curves that its labels name.
+    """Draws panels over the same steps.
 
     With a shared legend, one below serves all panels, which then have the same labels.
     """
@@ -156,10 +160,10 @@ def _draw_panels(
     size = (4.2 * num_columns, 2.9 * num_rows)
     figure = figures.Figure(figsize=size, layout="constrained")
     axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
-    last_step = max(c[-1, 0] for _, curves in drawings for c in curves.values())
+    last_step = max(c[-1, 0] for one in drawings for c in one.curves.values())
     lines: dict[str, Any] = {}
-    for ax, (panel, curves) in zip(axes, drawings, strict=False):
-        _draw(ax, panel, curves)
+    for ax, drawing in zip(axes, drawings, strict=False):
+        _draw(ax, drawing)
         ax.set_xlim(left=0, right=1.02 * last_step)
         handles, labels = ax.get_legend_handles_labels()
         lines |= dict(zip(labels, handles, strict=True))
@@ -174,9 +178,10 @@ def _draw_panels(
     figures.save(figure, path)
 
 
-def _draw(ax: Axes, panel: Panel, curves: Curves) -> None:
-    shown = sum(name in curves for name in panel.labels)
-    for i, (name, label) in enumerate(panel.labels.items()):
+def _draw(ax: Axes, drawing: Drawing) -> None:
+    panel, curves = drawing.panel, drawing.curves
+    shown = sum(name in curves for name in drawing.labels)
+    for i, (name, label) in enumerate(drawing.labels.items()):
         look = _look(i, shown, panel)
         if panel.is_graded and i not in (0, shown - 1):
             label = "_unnamed"  # Matplotlib leaves it out of the legend.

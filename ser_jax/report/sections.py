@@ -27,6 +27,7 @@ from ser_jax.storage.runs import (
     setting_text,
 )
 from ser_jax.storage.tables import flatten
+from ser_jax.train.health import KNN_ACCURACY
 
 
 def overview(columns: Sequence[Column]) -> Iterator[Piece]:
@@ -228,7 +229,7 @@ def _facts(column: Column) -> dict[str, Any]:
 
 
 def _last_knn(column: Column) -> float | None:
-    curve = column.run.curves.get("knn_accuracy")
+    curve = column.run.curves.get(KNN_ACCURACY.name)
     return None if curve is None else float(curve[-1, 1])
 
 

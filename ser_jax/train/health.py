@@ -11,7 +11,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ser_jax.methods.metric import Metric, Panel
+from ser_jax.methods.objectives.base import EMBEDDING_STD, TEACHER_ENTROPY
+from ser_jax.methods.variables import CLS_STD, EQUIV_WEIGHT
 from ser_jax.train.experiment import Experiment
+from ser_jax.train.step import GRAD_NORM, GRAD_NORM_EQUIV
+
+# What a probe gives of the encoder while it trains.
+KNN_ACCURACY = Metric(
+    "knn_accuracy", Panel("k-NN accuracy", is_noisy=False), "k-NN", is_compared=True
+)
+RANKME = Metric("rankme", Panel("RankMe", is_noisy=False), "features", is_compared=True)
+PROBED = (KNN_ACCURACY, RANKME)
 
 Write = Callable[[int, Mapping[str, float]], None]  # A row of metrics of a step.
 # Kind of collapse -> warning, None where it was looked for and is not there.
@@ -94,8 +105,8 @@ def judge(values: Mapping[str, float], scale: Scale) -> Found:
         found[kind] = warning if is_bad else None
 
     for name, what, dim, share in (
-        ("embedding_std", "embedding", scale.embedding_dim, _LOW_EMBEDDING_STD),
-        ("cls_std", "class token", scale.cls_dim, _LOW_CLS_STD),
+        (EMBEDDING_STD.name, "embedding", scale.embedding_dim, _LOW_EMBEDDING_STD),
+        (CLS_STD.name, "class token", scale.cls_dim, _LOW_CLS_STD),
     ):
         if name in values:
             healthy = 1 / math.sqrt(dim)
@@ -106,8 +117,9 @@ def judge(values: Mapping[str, float], scale: Scale) -> Found:
                 f"all images get nearly the same {what}. Try BatchNorm in the heads, a "
                 "larger batch or another learning rate.",
             )
-    if "teacher_entropy" in values and scale.num_prototypes:
-        entropy, most = values["teacher_entropy"], math.log(scale.num_prototypes)
+    entropy = values.get(TEACHER_ENTROPY.name)
+    if entropy is not None and scale.num_prototypes:
+        most = math.log(scale.num_prototypes)
         check(
             "uniform teacher",
             entropy > _UNIFORM_ENTROPY * most,
@@ -123,19 +135,20 @@ def judge(values: Mapping[str, float], scale: Scale) -> Found:
             "takes all of each image, in the end of every image. Try a higher "
             "teacher_temp or a lower center_momentum.",
         )
-    if "rankme" in values:
+    if RANKME.name in values:
+        rank = values[RANKME.name]
         check(
-            "rankme",
-            values["rankme"] < _LOW_RANKME,
-            f"rankme is {values['rankme']:.3g}: the features lie on one line. Try a "
+            RANKME.name,
+            rank < _LOW_RANKME,
+            f"rankme is {rank:.3g}: the features lie on one line. Try a "
             "lower learning rate or more negatives (a larger batch).",
         )
     # Where the weight's or the share's schedule is 0 there is nothing to pull.
-    if values.get("equiv_weight") and values.get("loss_equiv"):
-        if "grad_norm_equiv" in values:
+    if values.get(EQUIV_WEIGHT.name) and values.get("loss_equiv"):
+        if GRAD_NORM_EQUIV.name in values:
             check(
-                "grad_norm_equiv",
-                values["grad_norm_equiv"] == 0,
+                GRAD_NORM_EQUIV.name,
+                values[GRAD_NORM_EQUIV.name] == 0,
                 "grad_norm_equiv is 0 although the equivariance term has a weight: the "
                 "term trains nothing. Check that the regularizer's gradient is not "
                 "stopped (SER: regularizer.equiv_grad).",
@@ -204,14 +217,14 @@ class HealthWatch:
             Warnings that are due and have not been given yet.
         """
         if step == 0:
-            self._untrained_accuracy = values.get("knn_accuracy")
+            self._untrained_accuracy = values.get(KNN_ACCURACY.name)
         if step <= self._scale.warmup_steps:
             return []
         warnings = []
         found = judge(values, self._scale) | self._judge_history(values)
         for kind, warning in found.items():
             self._lasted[kind] = self._lasted[kind] + 1 if warning else 0
-            is_probe = kind in ("knn_accuracy", "rankme")
+            is_probe = kind in (KNN_ACCURACY.name, RANKME.name)
             patience = _PATIENCE_PROBES if is_probe else _PATIENCE_ROWS
             if warning and self._lasted[kind] >= patience and kind not in self._said:
                 self._said.add(kind)
@@ -221,18 +234,18 @@ class HealthWatch:
     def _judge_history(self, values: Mapping[str, float]) -> Found:
         """What a row says beside those before it."""
         found: Found = {}
-        before, accuracy = self._untrained_accuracy, values.get("knn_accuracy")
+        before, accuracy = self._untrained_accuracy, values.get(KNN_ACCURACY.name)
         if before is not None and accuracy is not None:
-            found["knn_accuracy"] = None
+            found[KNN_ACCURACY.name] = None
             if accuracy < before - _LOST_ACCURACY:
-                found["knn_accuracy"] = (
+                found[KNN_ACCURACY.name] = (
                     f"knn_accuracy is {accuracy:.3f}, less than {before:.3f} before "
                     "training: the run unlearns. Try another learning rate, a longer "
                     "warm-up or, with a target network, another EMA momentum."
                 )
         worst, name = 0.0, ""
         for key, value in values.items():
-            if key == "grad_norm" or key.startswith("grad_norm_block_"):
+            if key == GRAD_NORM.name or key.startswith("grad_norm_block_"):
                 window = collections.deque[float](maxlen=_RECENT_ROWS)
                 recent = self._recent.setdefault(key, window)
                 if len(recent) >= _MIN_RECENT_ROWS:

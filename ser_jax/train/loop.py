@@ -21,10 +21,10 @@ from ser_jax.storage.summary import read_summary, write_summary
 from ser_jax.train.accounting import account
 from ser_jax.train.compiled import compile_equiv_grad_norm, compile_train_step
 from ser_jax.train.experiment import Experiment, build
-from ser_jax.train.health import Write, scale_of, watched
+from ser_jax.train.health import KNN_ACCURACY, Write, scale_of, watched
 from ser_jax.train.overview import overview, parameter_table
 from ser_jax.train.preemption import StopSignal
-from ser_jax.train.progress import Progress, Stopwatch
+from ser_jax.train.progress import DATA_WAIT_FRAC, IMAGES_PER_S, Progress, Stopwatch
 from ser_jax.train.resume import restore_or_init
 from ser_jax.train.sharding import check_batch_size, make_mesh, shard_batch
 from ser_jax.train.step import TrainState
@@ -70,7 +70,7 @@ def train(
             path / "checkpoints",
             keep_latest=config.checkpoint.keep_latest,
             keep_every_steps=config.checkpoint.keep_every_steps or None,
-            best_metric="knn_accuracy" if measure else None,
+            best_metric=KNN_ACCURACY.name if measure else None,
         ) as checkpointer,
     ):
         state, start_step, wall_s = restore_or_init(
@@ -195,9 +195,9 @@ def _loop(
             )
         progress.update(step, values)
         if log:
-            values["data_wait_frac"] = waiting.fraction()
+            values[DATA_WAIT_FRAC.name] = waiting.fraction()
             if progress.images_per_s is not None:  # unknown before the second step
-                values["images_per_s"] = progress.images_per_s
+                values[IMAGES_PER_S.name] = progress.images_per_s
             write(step, values)
 
     step, pending = start_step, None
@@ -249,12 +249,13 @@ def _summarise(
 ) -> dict[str, Any]:
     """What is left to say of a run, from its rows of metrics."""
     losses = [row["loss"] for row in rows if "loss" in row]
-    accuracies = [row["knn_accuracy"] for row in rows if "knn_accuracy" in row]
+    knn = KNN_ACCURACY.name
+    accuracies = [row[knn] for row in rows if knn in row]
     return {
         "loss_first": losses[0],
         "loss_last": losses[-1],
-        "knn_accuracy": accuracies[-1] if accuracies else None,
-        "knn_accuracy_untrained": accuracies[0] if accuracies else None,
+        knn: accuracies[-1] if accuracies else None,
+        f"{knn}_untrained": accuracies[0] if accuracies else None,
         "images_per_s": progress.images_per_s,
         "wall_s": wall_s,
         "steps": rows[-1]["step"],

@@ -6,6 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from ser_jax.data.progress import ProgressLine
+from ser_jax.methods.metric import Metric, Panel
+
+IMAGES_PER_S = Metric(
+    "images_per_s", Panel("images per second", starts_at_zero=True), "images"
+)
+DATA_WAIT_FRAC = Metric(
+    "data_wait_frac",
+    Panel("fraction of time spent waiting for data", starts_at_zero=True),
+    "waiting",
+)
+SPEEDS = (IMAGES_PER_S, DATA_WAIT_FRAC)
 
 _WINDOW_STEPS = 100
 

@@ -11,7 +11,8 @@ import optax
 
 from ser_jax.data.crops import Batch
 from ser_jax.methods.learner import Learner, Variables
-from ser_jax.methods.metric import Metrics
+from ser_jax.methods.metric import Metric, Metrics, Panel
+from ser_jax.methods.variables import EQUIV_WEIGHT, LOSSES
 from ser_jax.models.outputs import BLOCKS
 from ser_jax.views.view import View
 
@@ -55,6 +56,24 @@ def create_state(
         opt_state=optimizer.init(variables.params),
     )
 
+
+_NORM = Panel("gradient norm", scale="log")
+_BLOCK_NORM = Panel("gradient norm by block", scale="log", is_graded=True)
+
+
+def _block_norm(block: int) -> Metric:
+    """Of one block, the first 1."""
+    return Metric(f"grad_norm_block_{block:02d}", _BLOCK_NORM, f"block {block}")
+
+
+GRAD_NORM = Metric("grad_norm", _NORM, "total")
+GRAD_NORM_EQUIV = Metric("grad_norm_equiv", _NORM, "equivariance", is_compared=True)
+GRAD_NORMS = (GRAD_NORM, GRAD_NORM_EQUIV, *(_block_norm(i) for i in range(1, 49)))
+LR = Metric("lr", Panel("learning rate", is_noisy=False), "learning rate")
+EMA_MOMENTUM = Metric(
+    "ema_momentum", Panel("EMA momentum of the target", is_noisy=False), "EMA"
+)
+SCHEDULES = (LR, EMA_MOMENTUM, EQUIV_WEIGHT)
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -114,16 +133,15 @@ def make_train_step(
             "after_update", variables.target_params, params, step
         )
         metrics = aux.metrics | {
-            "loss": loss,
-            "loss_inv": aux.loss_inv,
-            "loss_equiv": aux.loss_equiv,
-            "equiv_weight": jnp.asarray(learner.equiv_weight(step), jnp.float32),
-            "grad_norm": optax.tree.norm(grads),
-            "lr": learning_rate(step),
+            EQUIV_WEIGHT.name: jnp.asarray(learner.equiv_weight(step), jnp.float32),
+            GRAD_NORM.name: optax.tree.norm(grads),
+            LR.name: learning_rate(step),
         }
+        losses = (loss, aux.loss_inv, aux.loss_equiv)
+        metrics |= {m.name: value for m, value in zip(LOSSES, losses, strict=True)}
         metrics |= _block_norms(grads["encoder"])
         if learner.target_momentum is not None:
-            metrics["ema_momentum"] = learner.target_momentum(step)
+            metrics[EMA_MOMENTUM.name] = learner.target_momentum(step)
         new_variables = dataclasses.replace(
             variables,
             params=params,
@@ -148,7 +166,7 @@ def _block_norms(grads: Mapping[str, Any]) -> Metrics:
         for leaf in jax.tree.leaves(grads[BLOCKS])
     ]
     norms = jnp.sqrt(sum(squares))  # [depth]
-    return {f"grad_norm_block_{i:02d}": norm for i, norm in enumerate(norms, start=1)}
+    return {_block_norm(i).name: norm for i, norm in enumerate(norms, start=1)}
 
 
 def make_equiv_grad_norm(
@@ -177,6 +195,6 @@ def make_equiv_grad_norm(
             return learner.equiv_weight(state.step) * aux.loss_equiv
 
         grads = jax.grad(equiv_term)(variables.params)
-        return {"grad_norm_equiv": optax.tree.norm(grads)}
+        return {GRAD_NORM_EQUIV.name: optax.tree.norm(grads)}
 
     return equiv_grad_norm

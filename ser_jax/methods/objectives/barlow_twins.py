@@ -2,15 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ser_jax.methods.losses.barlow_twins import cross_correlation, redundancy_reduction
-from ser_jax.methods.metric import Metrics
+from ser_jax.methods.metric import Metric, Metrics, Panel
 from ser_jax.methods.objectives.base import (
+    EMBEDDING_STD,
     GLOBAL_VIEWS,
     MultiCropObjective,
     mean_std,
@@ -18,6 +19,10 @@ from ser_jax.methods.objectives.base import (
 )
 from ser_jax.methods.settings import check_settings
 from ser_jax.models.heads import BatchNormMlp
+
+MEAN_CORRELATION = Metric(
+    "mean_correlation", Panel("correlation of the views"), "views", is_compared=True
+)
 
 
 class BarlowTwinsHeads(nn.Module):
@@ -65,6 +70,8 @@ class BarlowTwins(MultiCropObjective):
     off_diagonal_weight: float = 0.0051
     hidden_dim: int = 8192
     output_dim: int = 8192
+
+    metrics: ClassVar[tuple[Metric, ...]] = (MEAN_CORRELATION, EMBEDDING_STD)
 
     def __post_init__(self):
         """Checks the settings."""
@@ -116,7 +123,7 @@ class BarlowTwins(MultiCropObjective):
         ]
         diagonals = jnp.stack([jnp.diagonal(c) for c in correlations])
         metrics = {
-            "mean_correlation": jnp.mean(diagonals),
-            "embedding_std": mean_std(student[GLOBAL_VIEWS[0]]),
+            MEAN_CORRELATION.name: jnp.mean(diagonals),
+            EMBEDDING_STD.name: mean_std(student[GLOBAL_VIEWS[0]]),
         }
         return jnp.mean(jnp.stack(losses)), metrics, state

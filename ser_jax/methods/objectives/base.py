@@ -2,18 +2,35 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ser_jax.methods.metric import Metrics
+from ser_jax.methods.metric import Metric, Metrics, Panel
 from ser_jax.methods.settings import check_settings
 from ser_jax.models.normalize import l2_normalize
 from ser_jax.views.view import ViewSpec
 
 GLOBAL_VIEWS = ("global/0", "global/1")
+
+# What several objectives log, or what collapse is told by.
+CONTRASTIVE_ACCURACY = Metric(
+    "contrastive_accuracy",
+    Panel("contrastive accuracy"),
+    "contrastive",
+    is_compared=True,
+)
+EMBEDDING_STD = Metric(
+    "embedding_std",
+    Panel("standard deviation of the embedding"),
+    "embedding",
+    is_compared=True,
+)
+TEACHER_ENTROPY = Metric(
+    "teacher_entropy", Panel("entropy of the teacher"), "teacher", is_compared=True
+)
 
 
 def standard_views(num_local: int) -> tuple[ViewSpec, ...]:
@@ -144,6 +161,9 @@ class Objective(Protocol):
     A new one is: a file with the dataclass, a line in `OBJECTIVES`, a config, a test.
     """
 
+    metrics: ClassVar[tuple[Metric, ...]]
+    """What its loss logs."""
+
     @property
     def views(self) -> tuple[ViewSpec, ...]:
         """Views the student sees."""
@@ -192,6 +212,6 @@ class Objective(Protocol):
             epoch: Whole epochs done, `[]`, int32.
 
         Returns:
-            Loss `[]`, float32; metrics (scalars); the new state.
+            Loss `[]`, float32; the values of `metrics`; the new state.
         """
         ...

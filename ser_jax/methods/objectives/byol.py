@@ -2,15 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ser_jax.methods.losses.cosine import cosine_regression
-from ser_jax.methods.metric import Metrics
+from ser_jax.methods.metric import Metric, Metrics
 from ser_jax.methods.objectives.base import (
+    EMBEDDING_STD,
     GLOBAL_VIEWS,
     EmaTarget,
     MultiCropObjective,
@@ -78,6 +79,8 @@ class BYOL(MultiCropObjective):
     hidden_dim: int = 4096
     output_dim: int = 256
 
+    metrics: ClassVar[tuple[Metric, ...]] = (EMBEDDING_STD,)
+
     def __post_init__(self):
         """Checks the settings."""
         super().__post_init__()
@@ -126,5 +129,5 @@ class BYOL(MultiCropObjective):
             cosine_regression(student[view], target[other]).mean()
             for view, other in view_pairs(self.num_local)
         ]
-        metrics = {"embedding_std": mean_std(target[GLOBAL_VIEWS[0]])}
+        metrics = {EMBEDDING_STD.name: mean_std(target[GLOBAL_VIEWS[0]])}
         return 2 * jnp.mean(jnp.stack(losses)), metrics, state

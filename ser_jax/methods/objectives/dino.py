@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import flax.linen as nn
 import flax.struct
@@ -16,9 +17,11 @@ from ser_jax.methods.losses.dino import (
     teacher_temperature,
     update_center,
 )
-from ser_jax.methods.metric import Metrics
+from ser_jax.methods.metric import Metric, Metrics, Panel
 from ser_jax.methods.objectives.base import (
+    EMBEDDING_STD,
     GLOBAL_VIEWS,
+    TEACHER_ENTROPY,
     EmaTarget,
     MultiCropObjective,
     mean_std,
@@ -27,6 +30,11 @@ from ser_jax.methods.objectives.base import (
 from ser_jax.methods.settings import check_settings
 from ser_jax.models.heads import DinoMlp, Prototypes
 from ser_jax.models.outputs import PROTOTYPES
+
+TEACHER_KL = Metric(
+    "teacher_kl_to_uniform", Panel("use of the prototypes: KL to uniform"), "teacher"
+)
+CENTER_NORM = Metric("center_norm", Panel("norm of the center"), "center")
 
 
 @flax.struct.dataclass
@@ -124,6 +132,13 @@ class DINO(MultiCropObjective):
     head_batch_norm: bool = False
     norm_last_layer: bool = True
 
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        EMBEDDING_STD,
+        TEACHER_ENTROPY,
+        TEACHER_KL,
+        CENTER_NORM,
+    )
+
     def __post_init__(self):
         """Checks the settings."""
         super().__post_init__()
@@ -215,9 +230,9 @@ class DINO(MultiCropObjective):
         usage = jnp.mean(jnp.stack([p.mean(axis=0) for p in probs.values()]), axis=0)
         entropies = [entr(p).sum(axis=-1).mean() for p in probs.values()]
         metrics = {
-            "teacher_entropy": jnp.mean(jnp.stack(entropies)),
-            "teacher_kl_to_uniform": math.log(self.output_dim) - entr(usage).sum(),
-            "center_norm": jnp.linalg.norm(center),
-            "embedding_std": mean_std(target[GLOBAL_VIEWS[0]].embedding),
+            TEACHER_ENTROPY.name: jnp.mean(jnp.stack(entropies)),
+            TEACHER_KL.name: math.log(self.output_dim) - entr(usage).sum(),
+            CENTER_NORM.name: jnp.linalg.norm(center),
+            EMBEDDING_STD.name: mean_std(target[GLOBAL_VIEWS[0]].embedding),
         }
         return jnp.mean(jnp.stack(losses)), metrics, {"center": center}

@@ -2,15 +2,17 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ser_jax.methods.losses.contrastive import info_nce
-from ser_jax.methods.metric import Metrics
+from ser_jax.methods.metric import Metric, Metrics
 from ser_jax.methods.objectives.base import (
+    CONTRASTIVE_ACCURACY,
+    EMBEDDING_STD,
     GLOBAL_VIEWS,
     EmaTarget,
     MultiCropObjective,
@@ -88,6 +90,8 @@ class MoCoV3(MultiCropObjective):
     num_projector_layers: int = 3
     predictor_last_norm: bool = True
 
+    metrics: ClassVar[tuple[Metric, ...]] = (CONTRASTIVE_ACCURACY, EMBEDDING_STD)
+
     def __post_init__(self):
         """Checks the settings."""
         super().__post_init__()
@@ -147,7 +151,7 @@ class MoCoV3(MultiCropObjective):
             strict=True,
         )
         metrics = {
-            "contrastive_accuracy": jnp.mean(jnp.stack(correct)),
-            "embedding_std": mean_std(target[GLOBAL_VIEWS[0]]),
+            CONTRASTIVE_ACCURACY.name: jnp.mean(jnp.stack(correct)),
+            EMBEDDING_STD.name: mean_std(target[GLOBAL_VIEWS[0]]),
         }
         return sum(loss.mean() for loss in losses), metrics, state

@@ -2,15 +2,17 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ser_jax.methods.losses.contrastive import nt_xent
-from ser_jax.methods.metric import Metrics
+from ser_jax.methods.metric import Metric, Metrics
 from ser_jax.methods.objectives.base import (
+    CONTRASTIVE_ACCURACY,
+    EMBEDDING_STD,
     GLOBAL_VIEWS,
     MultiCropObjective,
     mean_std,
@@ -69,6 +71,8 @@ class SimCLR(MultiCropObjective):
     output_dim: int = 128
     num_layers: int = 3
 
+    metrics: ClassVar[tuple[Metric, ...]] = (CONTRASTIVE_ACCURACY, EMBEDDING_STD)
+
     def __post_init__(self):
         """Checks the settings."""
         super().__post_init__()
@@ -117,7 +121,7 @@ class SimCLR(MultiCropObjective):
             strict=True,
         )
         metrics = {
-            "contrastive_accuracy": jnp.mean(jnp.stack(correct)),
-            "embedding_std": mean_std(student[GLOBAL_VIEWS[0]]),
+            CONTRASTIVE_ACCURACY.name: jnp.mean(jnp.stack(correct)),
+            EMBEDDING_STD.name: mean_std(student[GLOBAL_VIEWS[0]]),
         }
         return 2 * jnp.mean(jnp.stack(losses)), metrics, state

@@ -3,13 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from ser_jax.methods.metric import Metrics
+from ser_jax.methods.metric import Metric, Metrics, Panel
 from ser_jax.methods.regularizers.augself_targets import CROP_RELEASED, TARGETS, Target
 from ser_jax.methods.regularizers.base import FeatureRegularizer, pooled
 from ser_jax.methods.settings import check_settings
@@ -18,6 +19,20 @@ from ser_jax.models.outputs import EncoderOutput
 from ser_jax.views.view import View
 
 _VIEWS = ("global/0", "global/1")
+
+_LOSSES = Panel("AugSelf's losses")
+_R2 = Panel("R2 of the predicted augmentations")
+
+
+def _declared(name: str, target: Target) -> tuple[Metric, Metric]:
+    """What is logged of a target."""
+    loss, key = Metric(f"{name}_loss", _LOSSES, name), f"{name}_{target.measure}"
+    if target.measure == "r2":
+        return loss, Metric(key, _R2, name)
+    return loss, Metric(key, Panel(f"{name} accuracy"), name, is_compared=True)
+
+
+_METRICS = tuple(metric for item in TARGETS.items() for metric in _declared(*item))
 
 
 class Predictor(nn.Module):
@@ -142,6 +157,8 @@ class AugSelf(FeatureRegularizer):
     hidden_dim: int = 512
     flip_quirk: bool = False
 
+    metrics: ClassVar[tuple[Metric, ...]] = _METRICS
+
     def __post_init__(self):
         """Checks the settings."""
         super().__post_init__()
@@ -194,27 +211,27 @@ class AugSelf(FeatureRegularizer):
             truth = jnp.concatenate(
                 [target.difference(first, second), target.difference(second, first)]
             )  # [2b, num_outputs], classes [2b]
-            part, metric, score = _compare(target, outputs[name], truth)
+            part, score = _compare(target, outputs[name], truth)
             loss += weight * part
-            metrics |= {f"{name}_loss": part, f"{name}_{metric}": score}
+            metrics |= {f"{name}_loss": part, f"{name}_{target.measure}": score}
         return loss, metrics
 
 
 def _compare(
     target: Target, prediction: jax.Array, truth: jax.Array
-) -> tuple[jax.Array, str, jax.Array]:
-    """Loss of one target, and how well it is met: which measure, and its value."""
+) -> tuple[jax.Array, jax.Array]:
+    """Loss of one target, and how well it is met: the value of its measure."""
     if target.kind == "class":
         loss = optax.softmax_cross_entropy_with_integer_labels(prediction, truth)
         correct = jnp.argmax(prediction, axis=1) == truth
-        return loss.mean(), "accuracy", correct.mean()
+        return loss.mean(), correct.mean()
     if target.kind == "binary":
         loss = optax.sigmoid_binary_cross_entropy(prediction, truth)
         correct = (prediction > 0) == (truth > 0.5)
-        return loss.mean(), "accuracy", correct.mean()
+        return loss.mean(), correct.mean()
     squared_error = jnp.square(jnp.tanh(prediction) - truth)
     # Columns together: one that never varies has no r2 of its own. 0 if none varies.
     spread = jnp.sum(jnp.square(truth - truth.mean(axis=0, keepdims=True)))
     unexplained = jnp.sum(squared_error) / jnp.maximum(spread, 1e-9)
     r2 = jnp.where(spread > 1e-9, 1 - unexplained, 0.0)
-    return squared_error.mean(), "r2", r2
+    return squared_error.mean(), r2

@@ -28,6 +28,11 @@ class Target:
     difference: Callable[[View, View], jax.Array]
     occurs: Callable[[Recipe], bool] = lambda recipe: True
 
+    @property
+    def measure(self) -> str:
+        """How well it is met: "r2" of a number, else "accuracy"."""
+        return "r2" if self.kind == "number" else "accuracy"
+
 
 def _box(view: View, flipped: jax.Array) -> jax.Array:
     """Centre (y, x) and size (h, w) of the crop in its source, `[b, 4]`."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.geometry.group import Group
-from ser_jax.methods.metric import Metrics
+from ser_jax.methods.metric import Metric, Metrics
 from ser_jax.models.outputs import EncoderOutput
 from ser_jax.views.view import View, ViewSpec
 
@@ -19,6 +19,9 @@ class Regularizer(Protocol):
 
     A new one is: a file with the dataclass, a line in `REGULARIZERS`, a preset, a test.
     """
+
+    metrics: ClassVar[tuple[Metric, ...]]
+    """What its loss logs, with all settings together."""
 
     @property
     def weight(self) -> float:
@@ -76,7 +79,7 @@ class Regularizer(Protocol):
             views: All views of this step, with their parameters and group elements.
 
         Returns:
-            Loss `[]`, float32, before the weight; metrics (scalars).
+            Loss `[]`, float32, before the weight; values of `metrics`.
         """
         ...
 
@@ -85,6 +88,7 @@ class Regularizer(Protocol):
 class NoRegularizer:
     """The objective alone."""
 
+    metrics: ClassVar[tuple[Metric, ...]] = ()
     weight: ClassVar[float] = 0.0
     share: ClassVar[float] = 0.0
     paired: ClassVar[bool] = False

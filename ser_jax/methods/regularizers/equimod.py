@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import flax.linen as nn
 import flax.struct
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.methods.losses.contrastive import nt_xent, symmetric_info_nce
-from ser_jax.methods.metric import Metrics
+from ser_jax.methods.metric import Metric, Metrics, Panel
 from ser_jax.methods.regularizers.augment_params import (
     OFFICIAL_STANDARDIZATIONS,
     augmentation_vector,
@@ -23,6 +24,17 @@ from ser_jax.views.view import View, ViewSpec
 
 _VIEWS = ("global/0", "global/1")
 _PLAIN = "plain"
+
+_NORMS = Panel("norms of EquiMod's embeddings")
+_SPREAD = Panel("deviation of EquiMod's norms")
+_NORM_OF = {"views": "views", "predicted": "predictions", "plain": "plain images"}
+_METRICS = (
+    Metric("equimod_accuracy", Panel("accuracy of EquiMod's predictions"), "closest"),
+    Metric("equimod_gain", Panel("EquiMod's gain over the plain image"), "cosine"),
+    Metric("equimod_ratio", Panel("EquiMod's ratio to the plain image"), "distance"),
+    *(Metric(f"{n}_norm_mean", _NORMS, label) for n, label in _NORM_OF.items()),
+    *(Metric(f"{n}_norm_std", _SPREAD, label) for n, label in _NORM_OF.items()),
+)
 
 
 @flax.struct.dataclass
@@ -190,6 +202,8 @@ class EquiMod(FeatureRegularizer):
     negatives: str = "all"
     standardize: str = "batch"
 
+    metrics: ClassVar[tuple[Metric, ...]] = _METRICS
+
     def __post_init__(self):
         """Checks the settings."""
         super().__post_init__()
@@ -269,7 +283,7 @@ def equivariance_measures(outputs: EquiModOutputs) -> Metrics:
         # A prediction exact to the last bit would divide by 0.
         "equimod_ratio": jnp.mean((1 - to_plain) / jnp.maximum(1 - to_predicted, 1e-6)),
     }
-    for name in ("views", "predicted", "plain"):
+    for name in _NORM_OF:
         norms = jnp.linalg.norm(getattr(outputs, name), axis=1)
         metrics[f"{name}_norm_mean"] = norms.mean()
         metrics[f"{name}_norm_std"] = norms.std()

@@ -2,19 +2,24 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from ser_jax.methods.metric import Metrics
+from ser_jax.methods.metric import Metric, Metrics, Panel
 from ser_jax.methods.regularizers.base import FeatureRegularizer, pooled
 from ser_jax.methods.settings import check_settings
 from ser_jax.models.outputs import EncoderOutput
 from ser_jax.views.view import View, ViewSpec
 
 _VIEWS = ("rot/0", "rot/1", "rot/2", "rot/3")
+
+ROTATION_ACCURACY = Metric(
+    "rotation_accuracy", Panel("rotation accuracy"), "rotation", is_compared=True
+)
 
 
 class RotationHeads(nn.Module):
@@ -91,6 +96,8 @@ class ESSL(FeatureRegularizer):
     bottleneck_dim: int = 128
     crop_scale: tuple[float, float] = (0.05, 0.14)
 
+    metrics: ClassVar[tuple[Metric, ...]] = (ROTATION_ACCURACY,)
+
     def __post_init__(self):
         """Checks the settings."""
         super().__post_init__()
@@ -135,4 +142,4 @@ class ESSL(FeatureRegularizer):
         labels = jnp.repeat(jnp.arange(turns), outputs.shape[0] // turns)  # [4b]
         loss = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
         accuracy = jnp.mean(jnp.argmax(outputs, axis=1) == labels)
-        return loss.mean(), {"rotation_accuracy": accuracy}
+        return loss.mean(), {ROTATION_ACCURACY.name: accuracy}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ser_jax.geometry.action import KERNELS, act_on_grid
 from ser_jax.geometry.group import Element, Group, relative
 from ser_jax.methods.losses.patch_ntxent import patch_ntxent
-from ser_jax.methods.metric import Metrics
+from ser_jax.methods.metric import Metric, Metrics
 from ser_jax.methods.settings import check_settings
 from ser_jax.models.heads import TokenProjector
 from ser_jax.models.outputs import EncoderOutput, TokenGrid
@@ -140,6 +140,7 @@ class SER:
     aspect_range: tuple[float, float] = (3 / 4, 4 / 3)
     kernel: str = "bicubic"
 
+    metrics: ClassVar[tuple[Metric, ...]] = ()
     paired: ClassVar[bool] = False
     cls_layers: ClassVar[tuple[int, ...]] = ()
 

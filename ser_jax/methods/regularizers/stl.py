@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.methods.losses.contrastive import symmetric_info_nce
-from ser_jax.methods.metric import Metrics
+from ser_jax.methods.metric import Metric, Metrics, Panel
 from ser_jax.methods.regularizers.base import FeatureRegularizer, pooled
 from ser_jax.methods.settings import check_settings
 from ser_jax.models.heads import BatchNormMlp
@@ -18,6 +18,14 @@ from ser_jax.models.outputs import EncoderOutput
 from ser_jax.views.view import View
 
 _VIEWS = ("global/0", "global/1")
+
+_LOSSES, _ACCURACIES = Panel("STL's losses"), Panel("STL's accuracies")
+_METRICS = (
+    Metric("loss_view", _LOSSES, "views"),
+    Metric("loss_trans", _LOSSES, "transformations"),
+    Metric("view_accuracy", _ACCURACIES, "views"),
+    Metric("trans_accuracy", _ACCURACIES, "transformations"),
+)
 
 
 @flax.struct.dataclass
@@ -199,6 +207,8 @@ class STL(FeatureRegularizer):
     trans_weight: float = 0.1
 
     paired: ClassVar[bool] = True
+
+    metrics: ClassVar[tuple[Metric, ...]] = _METRICS
 
     def __post_init__(self):
         """Checks the settings."""
