@@ -1,4 +1,4 @@
-"""An objective and a regularizer are each one file and one line: proof by making them."""
+"""An objective, a regularizer: one file and one line each, proved by making them."""
 
 import importlib
 import pathlib

@@ -1,4 +1,17 @@
-"""Barlow Twins: the views' cross-correlation matrix becomes the identity."""
+"""Barlow Twins: the views' cross-correlation matrix becomes the identity.
+
+    loss = mean over (a, b) in unordered_pairs of  L(a, b)
+
+    L = sum_d (C_dd - 1)^2 + off_diagonal_weight sum_{d != e} C_de^2
+
+    C_de = mean_i z_id(a) z_ie(b)
+    z(v) = student[v], each dimension brought to mean 0 and variance 1 over the batch
+    student[v] = projector(cls of v)
+
+i is an image of the global batch, d and e are dimensions of the embedding; a and b are
+two views of one image, a a global one. `cross_correlation` has C,
+`redundancy_reduction` the sums.
+"""
 
 import dataclasses
 from collections.abc import Mapping

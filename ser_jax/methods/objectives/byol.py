@@ -1,4 +1,16 @@
-"""BYOL: predict the EMA target's embedding of the other view."""
+"""BYOL: predict the EMA target's embedding of the other view.
+
+    loss = 2 * mean over (v, g) in view_pairs of  L(student[v], target[g])
+
+    L(p, z) = mean_i || p_i / |p_i| - z_i / |z_i| ||^2
+
+    student[v] = predictor(projector(cls of v))    online network
+    target[g] = projector(cls of g)                target network, constants
+    target_params <- m target_params + (1 - m) params, after the update
+
+i is an image of the global batch; v and g are two views of one image, g a global one;
+m rises from `momentum` to 1 along a cosine. `cosine_regression` has the square.
+"""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,18 @@
-"""DINO: the student's prototype distribution follows an EMA teacher's."""
+"""DINO: the student's prototype distribution follows an EMA teacher's.
+
+    loss = mean over (v, g) in view_pairs of  mean_i -sum_k p_ik(g) log q_ik(v)
+
+    p(g) = softmax((target[g].logits - center) / teacher temperature)    constants
+    q(v) = softmax(student[v] / student_temp)
+
+    student[v] = prototypes(mlp(cls of v)), target[g] likewise in the target network
+    center <- center_momentum center + (1 - center_momentum) mean of target logits
+    target_params <- m target_params + (1 - m) params, after the update
+
+i is an image of the global batch, k a prototype; v and g are two views of one image, g
+a global one; m rises from `momentum` to 1 along a cosine. The new center counts from
+the next step on. `teacher_probs` has p, `dino_cross_entropy` the sum over k.
+"""
 
 import dataclasses
 import math

@@ -1,4 +1,17 @@
-"""MoCo v3: contrast each view's prediction with the EMA keys of the other."""
+"""MoCo v3: contrast each view's prediction with the EMA keys of the other.
+
+    loss = sum over (v, g) in view_pairs of  ctr(student[v], target[g])
+
+    ctr(q, k) = 2 temperature * mean_i -log( e^s(q_i, k_i) / sum_j e^s(q_i, k_j) )
+    s(q, k) = cos(q, k) / temperature
+
+    student[v] = predictor(projector(cls of v))    queries, online network
+    target[g] = projector(cls of g)                keys, target network, constants
+    target_params <- m target_params + (1 - m) params, before the keys are made
+
+i and j are images of the global batch; v and g are two views of one image, g a global
+one; m rises from `momentum` to 1 along a cosine. `info_nce` has ctr.
+"""
 
 import dataclasses
 from collections.abc import Mapping

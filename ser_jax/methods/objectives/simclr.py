@@ -1,4 +1,15 @@
-"""SimCLR: contrast two views of the batch in both directions."""
+"""SimCLR: contrast two views of the batch in both directions.
+
+    loss = mean over (a, b) in unordered_pairs of  L(a, b)
+
+    L = mean_i l(a_i, b_i) + mean_i l(b_i, a_i)
+    l(z, z+) = -log( e^s(z, z+) / sum_{z' != z} e^s(z, z') )
+    s(z, z') = cos(z, z') / temperature
+    student[v] = projector(cls of v)
+
+i is an image of the global batch, a_i and b_i are its rows of student[a], student[b],
+a a global view; z' runs over all embeddings of both views but z. `nt_xent` has l.
+"""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,24 @@
-"""Soft equivariance regularization: tokens move with the picture."""
+"""Soft equivariance regularization: tokens move with the picture.
+
+Two views of one crop differ by a known group element. View 1's tokens should be view
+0's, moved; s is the cosine over the temperature, i and m are images, j and n slots:
+
+    L_01 = mean_ij  -log( e^s(q_ij, k_ij) / (e^s(q_ij, k_ij) + N_ij) )
+
+    N_ij = sum_{m != i, n}  e^s(q_ij, k_mn) + e^s(q_ij, o_mn)
+
+    q = projector(student grid of view 1)           `queries`
+    k = rho_g(projector(target grid of view 0))     `aligned`, by `act_on_grid`
+    o = projector(target grid of view 1)            `same_view`, if negatives = "both"
+    g = g_1 after the inverse of g_0                `relative`
+
+    loss_equiv = mean of L_01 and L_10 over layers and pairs of views
+    loss = loss_inv + weight * loss_equiv           `Learner.loss`
+
+A grid is that after `layer` blocks, through a norm of its own; without a target network
+the student's stands for the target's. Means and sums are over slots that hold tokens; k
+and o are constants unless `equiv_grad` says otherwise. `patch_ntxent` has L_01.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -86,11 +106,7 @@ class SERHeads(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class SER:
-    """SER's regularizer on the token grid after block `layer`.
-
-    View 1's tokens should be view 0's, moved by the known element between them, and the
-    other way round; one direction's queries are the student's tokens in their own
-    frame, its keys the target's tokens carried there by rho_g.
+    """SER's regularizer on the token grid after block `layer`; its equation is above.
 
     Attributes:
         weight: Factor (lambda) on the term.
