@@ -15,10 +15,6 @@ from ser_jax.storage.files import PathLike, as_path
 from ser_jax.storage.summary import final_table
 from ser_jax.train.loop import train
 
-flags.adopt_module_key_flags(command_line)  # so that --help shows them
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder for checkpoints and results; resumes from what is there."
-)
 _EXAMPLE = "python -m ser_jax.main --config=configs/digits_ser.py --workdir=/tmp/digits"
 
 
@@ -41,16 +37,26 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     print(f"Curves: {curves}\nMetrics, checkpoints, summary: {curves.parent}")
 
 
+def _define_flags() -> None:
+    flags.adopt_module_key_flags(command_line)  # so that --help shows them
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder for checkpoints and results; resumes from what is there.",
+    )
+
+
 def main(argv: list[str]) -> None:
     """Runs the experiment that the flags name."""
     del argv
     command_line.check_config_file(_EXAMPLE)
-    if _WORKDIR.value is None:
+    if flags.FLAGS.workdir is None:
         command_line.fail(f"--workdir is missing. For example: {_EXAMPLE}")
     command_line.log_own_messages()
     command_line.join_processes()
-    command_line.run_or_fail(run, command_line.CONFIG.value, _WORKDIR.value)
+    command_line.run_or_fail(run, command_line.CONFIG.value, flags.FLAGS.workdir)
 
 
 if __name__ == "__main__":
+    _define_flags()
     app.run(main, flags_parser=command_line.parse_flags)

@@ -15,7 +15,7 @@ class Terminal(io.StringIO):
 def test_the_rate_is_of_all_updates_and_the_total_may_change():
     now, stream = [0.0], io.StringIO()
     line = ProgressLine(20, stream=stream, clock=lambda: now[0])
-    for now[0], done in ((0.0, 2), (10.0, 3), (40.0, 6)):
+    for now[0], done in ((0.0, 2), (20.0, 3), (40.0, 6)):
         line.update(done, lambda: f"{line.rate or 0:.1f} a second")
     line.total = 18
     assert line.rate == pytest.approx(0.1) and line.eta_s == pytest.approx(120.0)
