@@ -33,7 +33,7 @@ _RESULTS = flags.DEFINE_string(
 _NUM_PICTURES = flags.DEFINE_integer(
     "num_pictures",
     256,
-    "Pictures of the evaluation split that are moved, corrupted here, and drawn.",
+    "Images of the evaluation split that are moved, corrupted here, and drawn.",
     lower_bound=2,
 )
 _EVAL_BATCH_SIZE = flags.DEFINE_integer(

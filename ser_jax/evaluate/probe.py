@@ -17,13 +17,12 @@ from ser_jax.evaluate.classify.knn import knn_predict
 from ser_jax.evaluate.features.extract import extract, make_embed
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.health import KNN_ACCURACY, RANKME
+from ser_jax.train.loop import Probe
 
 _logger = logging.getLogger(__name__)
 
 
-def make_probe(
-    experiment: Experiment, source: Source, mesh: Mesh
-) -> Callable[[Any], dict[str, float]] | None:
+def make_probe(experiment: Experiment, source: Source, mesh: Mesh) -> Probe | None:
     """What a run measures of its encoder now and then while it trains.
 
     Args:
@@ -72,7 +71,7 @@ def make_online_knn(
     num_threads: int,
     num_neighbors: int,
     temperature: float,
-) -> Callable[[Any], dict[str, float]]:
+) -> Probe:
     """A probe to call now and then.
 
     Args:

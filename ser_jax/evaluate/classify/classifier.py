@@ -10,8 +10,8 @@ from ser_jax.data.sources import Source
 # (source, host transform) -> (logits [n, num_classes] float32, labels [n] int), in the
 # order of the source.
 Classify = Callable[[Source, grain.transforms.Map], tuple[np.ndarray, np.ndarray]]
-# (what comes next, passes done, passes in all), before every pass over pictures.
-Progress = Callable[[str, int, int], None]
+# (what comes next, passes done, passes in all), before every pass over images.
+OnPass = Callable[[str, int, int], None]
 
 
 def no_progress(name: str, done: int, total: int) -> None:
@@ -25,7 +25,7 @@ def checked_logits(
 
     Args:
         classify: The classifier.
-        source: Pictures with labels.
+        source: Images with labels.
         transform: Host transform of a record to "image", "label" and "index".
 
     Returns:
@@ -33,7 +33,7 @@ def checked_logits(
 
     Raises:
         FloatingPointError: If a logit is not finite.
-        ValueError: If a picture has no label.
+        ValueError: If an image has no label.
     """
     logits, labels = classify(source, transform)
     if not np.isfinite(logits).all():
@@ -43,7 +43,7 @@ def checked_logits(
         )
     if labels.min() < 0:
         raise ValueError(
-            f"{source.name!r}, split {source.split!r}, has pictures without a label; "
+            f"{source.name!r}, split {source.split!r}, has images without a label; "
             "accuracy needs a class for each."
         )
     return logits, labels

@@ -1,4 +1,4 @@
-"""The task of linear evaluation, and its head, kept for tasks on other pictures."""
+"""The task of linear evaluation, and its head, kept for tasks on other images."""
 
 import dataclasses
 import json

@@ -43,7 +43,7 @@ class LayerEncoder:
         grid_shape: jax.Array | None = None,
         num_slots: int | None = None,
     ) -> EncoderOutput:
-        """Encodes pictures, compiled once for each of their shapes.
+        """Encodes images, compiled once for each of their shapes.
 
         Args:
             images: `[b, h, w, 3]`, float, normalised.
@@ -113,11 +113,11 @@ def _with_grids(
 
 
 def whole_batches(images: np.ndarray, batch_size: int = 64) -> Iterator[np.ndarray]:
-    """Pictures in batches of one size; a few may be left over, and out.
+    """Images in batches of one size; a few may be left over, and out.
 
     Args:
         images: `[n, h, w, 3]`, float32.
-        batch_size: Most pictures in a batch.
+        batch_size: Most images in a batch.
 
     Yields:
         `[b, h, w, 3]`, with b * ceil(n / batch_size) <= n the most there can be.

@@ -78,7 +78,7 @@ def read_tokens(encoder: Encoder, variables: Mapping[str, Any]) -> Reading:
 
     def read(variables: Any, images: jax.Array) -> jax.Array:
         out: Any = reader.apply(variables, images)
-        mean = jnp.mean(out.tokens, axis=1)  # [b, d]; pictures fill the grid
+        mean = jnp.mean(out.tokens, axis=1)  # [b, d]; images fill the grid
         return jnp.concatenate([*(out.cls_at[k] for k in blocks), mean], axis=1)
 
     last = len(blocks)
@@ -119,6 +119,6 @@ def read_grid(encoder: Encoder, variables: Mapping[str, Any], layer: int) -> Rea
 
 
 def _image(encoder: Encoder) -> jax.ShapeDtypeStruct:
-    """The shape of one picture."""
+    """The shape of one image."""
     side = encoder.image_size
     return jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)

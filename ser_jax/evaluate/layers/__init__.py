@@ -1,1 +1,1 @@
-"""How does every layer answer to moved pictures?"""
+"""How does every layer answer to moved images?"""

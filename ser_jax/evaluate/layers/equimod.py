@@ -25,7 +25,7 @@ _BATCH_SIZE = 64
 def equimod_scores(
     learner: Learner, variables: Variables, batches: Iterable[Batch], rng: jax.Array
 ) -> dict[str, float]:
-    """EquiMod's measures of equivariance on held-out pictures.
+    """EquiMod's measures of equivariance on held-out images.
 
     Encoder and heads run in evaluation mode: on the running statistics, without
     stochastic depth.
@@ -33,12 +33,12 @@ def equimod_scores(
     Args:
         learner: A learner whose regularizer is EquiMod.
         variables: What it has learned; the online encoder's part is read.
-        batches: Pictures as the loader makes them, "crops" and "crop_params", in
+        batches: Images as the loader makes them, "crops" and "crop_params", in
             batches of one size.
         rng: Key of the augmentations.
 
     Returns:
-        `gain`: mean cos(view, prediction) - cos(view, plain picture), > 0 if the
+        `gain`: mean cos(view, prediction) - cos(view, plain image), > 0 if the
         prediction is closer. `ratio`: mean (1 - cos(view, plain)) / (1 - cos(view,
         prediction)).
 

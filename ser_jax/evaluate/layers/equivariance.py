@@ -19,7 +19,7 @@ def equivariance_by_depth(
     Args:
         encoder: The encoder; any `grid_layers`.
         variables: Its variables.
-        images: Normalised pictures, `[b, h, w, 3]`, float32.
+        images: Normalised images, `[b, h, w, 3]`, float32.
         seed: Of the random pairs that the baseline takes.
 
     Returns:
@@ -63,7 +63,7 @@ def _plain(score: Scores) -> dict[str, float]:
 TASK = Task(
     name="equivariance",
     section="Equivariance",
-    caption="Tokens of the moved picture against tokens moved along.",
+    caption="Tokens of the moved image against tokens moved along.",
     measure=lambda subject, _: equivariance_by_depth(
         subject.encoder.module,
         subject.encoder.local_variables,

@@ -24,7 +24,7 @@ _FIELDS: dict[str, tuple[tuple[list[list[float]], list[float]], ...]] = {
 class _Sums(NamedTuple):
     """Of one map over one batch; the mean is kept apart, for precision."""
 
-    num: jax.Array  # places and pictures
+    num: jax.Array  # places and images
     squares: jax.Array  # of the Lie derivative, for each field, [fields]
     mean: jax.Array  # of the map, [d]
     spread: jax.Array  # squared distance from it
@@ -42,17 +42,17 @@ def lie_derivatives(
 
     A grid is too coarse to show how its own finest detail moves, so there is a floor.
     On photographs of 32 px the mean colours of patches of 4 px, which are equivariant,
-    score 19 (translation), 1.6, 1.8 and 0.8; compare encoders on the same pictures and
+    score 19 (translation), 1.6, 1.8 and 0.8; compare encoders on the same images and
     patches.
 
     Args:
         encoder: The encoder; any `grid_layers` and `dtype`.
         variables: Its variables.
-        images: Normalised square pictures, `[n, s, s, 3]`, float32.
+        images: Normalised square images, `[n, s, s, 3]`, float32.
 
     Returns:
         "layer_<k>", and "cls" for the final class token, which should stay as it is ->
-        `translation` (t in sides of the picture), `rotation` (about the centre, in
+        `translation` (t in sides of the image), `rotation` (about the centre, in
         radians), `scale` (logarithm of it), `shear` (tangent of the angle). Translation
         and shear are means over down and right. NaN if the map does not vary.
 
@@ -67,7 +67,7 @@ def lie_derivatives(
     side = images.shape[1] // encode.patch_size
     if side < 3:
         raise ValueError(
-            f"pictures of {images.shape[1]} px have {side} x {side} cells of "
+            f"images of {images.shape[1]} px have {side} x {side} cells of "
             f"{encode.patch_size} px, none of them inside; use 3 x 3 at least."
         )
     with jax.default_matmul_precision("highest"):

@@ -1,4 +1,4 @@
-"""Whether a linear classifier can tell from frozen features how a picture is turned."""
+"""Whether a linear classifier can tell from frozen features how an image is turned."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ def rotation_probe_by_depth(
     Args:
         encoder: The encoder; any `grid_layers`.
         variables: Its variables.
-        images: Normalised square pictures, `[n, s, s, 3]`, float32.
+        images: Normalised square images, `[n, s, s, 3]`, float32.
         seed: Of the halves.
 
     Returns:
@@ -46,32 +46,32 @@ def rotation_probe_by_depth(
 @jax.jit
 def _means(out: EncoderOutput) -> dict[str, jax.Array]:
     """Mean token of every layer, and the class token, `[b, d]`."""
-    # The pictures fill their grids.
+    # The images fill their grids.
     means = {f"layer_{k}": jnp.mean(x.tokens, axis=1) for k, x in out.grids.items()}
     return means | {"cls": out.cls}
 
 
 def rotation_accuracy(features: np.ndarray, *, seed: int) -> float:
-    """How often logistic regression says by how many quarter turns pictures are turned.
+    """How often logistic regression says by how many quarter turns images are turned.
 
-    It is fitted to all four turns of one half of the pictures and asked about those of
+    It is fitted to all four turns of one half of the images and asked about those of
     the other half. Features are standardised; the L2 penalty is half the squared norm
     of the weights beside the sum over examples (scikit-learn's C = 1).
 
     Args:
-        features: Of each picture under 0 to 3 quarter turns, `[4, n, d]`, float.
+        features: Of each image under 0 to 3 quarter turns, `[4, n, d]`, float.
         seed: Of the halves.
 
     Returns:
         Accuracy in [0, 1]; chance is 0.25.
 
     Raises:
-        ValueError: If there are fewer than two pictures.
+        ValueError: If there are fewer than two images.
     """
     _, n, d = features.shape
     if n < 2:
         raise ValueError(
-            f"a half of the pictures fits, the other tests: needs two, got {n}."
+            f"a half of the images fits, the other tests: needs two, got {n}."
         )
     order = np.random.default_rng(seed).permutation(n)
     (fit, fit_turns), (test, test_turns) = (

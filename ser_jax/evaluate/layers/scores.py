@@ -1,7 +1,7 @@
-"""How closely the token grids of a frozen encoder move with the picture.
+"""How closely the token grids of a frozen encoder move with the image.
 
-For a transform g, the tokens of the moved picture, F(gx), are compared with those of
-the picture itself carried along, rho_g F(x). A cosine alone says little: tokens of any
+For a transform g, the tokens of the moved image, F(gx), are compared with those of
+the image itself carried along, rho_g F(x). A cosine alone says little: tokens of any
 two places point much the same way, more so in deeper layers, trained or not. So each
 comes with the cosine of unrelated tokens, and with measures that a common direction
 cannot raise.
@@ -52,7 +52,7 @@ class Scores:
     Attributes:
         tokens: Equivariance: cosine of rho_g F(x) and F(gx), place by place.
         unmoved: Of F(x) and F(gx), cell by cell of the grid: high where tokens say
-            more of their place, or of nothing, than of the picture. NaN if g changes
+            more of their place, or of nothing, than of the image. NaN if g changes
             the grid's shape. As in EquiMod, `tokens.value - unmoved` is what carrying
             gains, (1 - unmoved) / (1 - tokens.value) its ratio.
         error: Normalised error, |rho_g F(x) - F(gx)|^2 over the two maps' squared
@@ -105,7 +105,7 @@ def equivariance_scores(
         encode: `(canvases, grid_shape [b, 2], num_slots) -> EncoderOutput`, as the
             encoders take them, with the grids of `layers`. Jit it, `num_slots` static:
             it compiles once for all reshapes and once for all translations.
-        images: Square pictures, `[n, s, s, c]`, float, normalised; n >= 2.
+        images: Square images, `[n, s, s, c]`, float, normalised; n >= 2.
         patch_size: Pixels a side of a patch; a divisor of s.
         layers: Layers whose token grids are scored.
         seed: Of the random pairs; one seed gives all layers and transforms the same.

@@ -33,9 +33,9 @@ def seis_by_depth(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """SEIS of every layer under every transform.
 
-    Each channel's map of each picture is one observation, each cell of the grid a
-    variable. Canonical correlations between the maps of the pictures and those of the
-    moved pictures say how much of the former a linear map can find in the latter; the
+    Each channel's map of each image is one observation, each cell of the grid a
+    variable. Canonical correlations between the maps of the images and those of the
+    moved images say how much of the former a linear map can find in the latter; the
     direction of the canonical vectors, whether at the same cells. It is not told the
     transform. Equivariance that mixes channels counts as lost. Where correlations are
     equal, as all are of an equivariant encoder, their vectors are one choice of many,
@@ -45,7 +45,7 @@ def seis_by_depth(
     Args:
         encoder: The encoder; any `grid_layers`.
         variables: Its variables.
-        images: Normalised square pictures, `[n, s, s, 3]`, float32.
+        images: Normalised square images, `[n, s, s, 3]`, float32.
         seed: Of the shuffle.
 
     Returns:
@@ -54,7 +54,7 @@ def seis_by_depth(
         identity; NaN if the transform changes the grid's shape), `chance`: the first
         with rows that do not belong together; and `rows_per_dimension`. The last should
         be 50 at least: with fewer observations than that for each of the dimensions
-        compared, chance correlates them too. More pictures raise it.
+        compared, chance correlates them too. More images raise it.
 
     Reference:
         Lin, Farrahi and Cai, SEIS (arXiv 2602.04054).

@@ -1,4 +1,4 @@
-"""Transforms of a picture and what a frozen encoder makes of it before and after."""
+"""Transforms of an image and what a frozen encoder makes of it before and after."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ from ser_jax.models.outputs import EncoderOutput, TokenGrid
 VFLIP = 2  # upside down: rows reversed
 
 Encode = Callable[[jax.Array, jax.Array, int], EncoderOutput]
-# Encodings of a picture and of the moved one, and what carries a grid of the first to
+# Encodings of an image and of the moved one, and what carries a grid of the first to
 # its place in the second: tokens `[b, n, d]`, and which of them are there, `[b, n]`.
 Carry = Callable[[TokenGrid], tuple[jax.Array, jax.Array]]
 Pair = tuple[str, EncoderOutput, EncoderOutput, Carry]
@@ -46,7 +46,7 @@ class Reshape:
 
 @dataclasses.dataclass(frozen=True)
 class Translation:
-    """A window on the picture, one patch short of it a side, that moves by one patch.
+    """A window on the image, one patch short of it a side, that moves by one patch.
 
     Both windows show real pixels, and places seen in one of them alone do not count.
 
@@ -55,7 +55,7 @@ class Translation:
         right: Patches that it moves right, 0 or 1.
 
     Raises:
-        ValueError: If it moves by anything else: the window would leave the picture.
+        ValueError: If it moves by anything else: the window would leave the image.
     """
 
     down: int = 0
@@ -101,7 +101,7 @@ def encoded_pairs(
     Args:
         encode: `(canvases, grid_shape [b, 2], num_slots) -> EncoderOutput`. It gets
             one shape for all reshapes and one for all translations.
-        images: Square pictures, `[b, s, s, c]`, float.
+        images: Square images, `[b, s, s, c]`, float.
         transforms: By name. Those that do nothing on this grid are left out, as a
             resize that rounds to the same size, and so are translations that leave no
             place in common.

@@ -17,6 +17,7 @@ from ser_jax.evaluate.pictures.token_maps import (
 )
 from ser_jax.evaluate.subject import Subject
 from ser_jax.evaluate.task import Task, no_images
+from ser_jax.models.outputs import Encoder
 
 _NUM_SHOWN = 6
 _NUM_MOVED = 2
@@ -64,7 +65,7 @@ def _measure(subject: Subject, options: Any) -> dict[str, Any]:
     return {name: path.name for name, path in files.items()}
 
 
-def _layer(module: Any) -> int:
+def _layer(module: Encoder) -> int:
     """The layer drawn: the first that was regularized, else the middle."""
     return min(module.grid_layers, default=(module.depth + 1) // 2)
 

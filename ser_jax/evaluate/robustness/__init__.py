@@ -1,1 +1,1 @@
-"""What is left of accuracy on other pictures?"""
+"""What is left of accuracy on other images?"""

@@ -37,7 +37,7 @@ class ClassFiles(Sequence[dict[str, Any]]):
 
 @dataclasses.dataclass(frozen=True)
 class NamesFile(grain.transforms.Map):
-    """A transform whose error on an unreadable picture names the file.
+    """A transform whose error on an unreadable image names the file.
 
     Attributes:
         transform: Turns a record into arrays.
@@ -57,7 +57,7 @@ class NamesFile(grain.transforms.Map):
             The transform's output.
 
         Raises:
-            UnreadableImageError: If the picture has no path and cannot be decoded.
+            UnreadableImageError: If the image has no path and cannot be decoded.
             ValueError: If its file cannot.
         """
         try:

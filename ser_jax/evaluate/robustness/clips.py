@@ -29,7 +29,7 @@ class Loaded(NamedTuple):
     """What all frames of a clip need.
 
     Attributes:
-        pixels: The picture, `[h, w, 3]`, or all frames, `[frames, h, w, 3]`; uint8.
+        pixels: The image, `[h, w, 3]`, or all frames, `[frames, h, w, 3]`; uint8.
         label: Class of the clip.
     """
 
@@ -119,32 +119,32 @@ class AsItIs(grain.transforms.Map):
 
 
 def generated_clips(source: Source, name: str, *, size_px: int, seed: int) -> Clips:
-    """Clips made from pictures.
+    """Clips made from images.
 
     Args:
-        source: Clean pictures, a clip of each.
+        source: Clean images, a clip of each.
         name: Of the perturbation.
         size_px: Side of the frames: 32 or 224.
         seed: Seeds what is drawn, >= 0.
 
     Returns:
-        The clips; they depend on the seed and the pictures alone.
+        The clips; they depend on the seed and the images alone.
     """
 
     def load(clip: int) -> Loaded:
         record = source[clip]
         try:
-            picture = decode_image(record["image"])
+            image = decode_image(record["image"])
         except UnreadableImageError as error:
             raise ValueError(
                 f"record {clip} of {source.name!r}, split {source.split!r}, cannot be "
                 f"decoded: {error}. Prepare the data set again."
             ) from error
-        return Loaded(resize_short_side(picture, RESIZE_PX[size_px]), record["label"])
+        return Loaded(resize_short_side(image, RESIZE_PX[size_px]), record["label"])
 
-    def frame(picture: np.ndarray, clip: int, step: int) -> np.ndarray:
+    def frame(image: np.ndarray, clip: int, step: int) -> np.ndarray:
         key = (seed, clip, *name.encode())
-        return perturbed_frame(picture, name, step, size_px=size_px, key=key)
+        return perturbed_frame(image, name, step, size_px=size_px, key=key)
 
     return Clips(len(source), num_frames(name, size_px), _OncePerClip(load), frame)
 

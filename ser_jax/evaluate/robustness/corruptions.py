@@ -1,4 +1,4 @@
-"""Accuracy on corrupted pictures, generated here or published."""
+"""Accuracy on corrupted images, generated here or published."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ from ser_jax.data.host_transforms import CentreCrop
 from ser_jax.data.sources import Source
 from ser_jax.evaluate.classify.classifier import (
     Classify,
-    Progress,
+    OnPass,
     checked_logits,
     no_progress,
 )
@@ -43,10 +43,10 @@ from ser_jax.storage.files import as_path
 
 @dataclasses.dataclass(frozen=True)
 class Corrupted(grain.transforms.Map):
-    """A transform, then a corruption drawn for the picture's index alone.
+    """A transform, then a corruption drawn for the image's index alone.
 
     Attributes:
-        transform: Gives the clean picture as "image", 32 or 224 px.
+        transform: Gives the clean image as "image", 32 or 224 px.
         corruption: One of `CORRUPTIONS`.
         severity: 1 (mild) to 5.
         seed: Seeds the draws, >= 0.
@@ -58,7 +58,7 @@ class Corrupted(grain.transforms.Map):
     seed: int
 
     def map(self, example: dict[str, Any]) -> dict[str, Any]:
-        """The corrupted picture.
+        """The corrupted image.
 
         Args:
             example: A record: "image", "label", "index".
@@ -83,19 +83,19 @@ def evaluate_corruptions(
     num_images: int,
     seed: int,
     folder: str | os.PathLike[str] | None = None,
-    progress: Progress = no_progress,
+    progress: OnPass = no_progress,
 ) -> dict[str, Any]:
     """Errors under every corruption and severity, and their means.
 
     Args:
         classify: The classifier; called 70 times and more.
-        source: Clean evaluation pictures.
+        source: Clean evaluation images.
         transform: The evaluation view of them, `image_size` px.
-        image_size: Side of the pictures the classifier takes, px.
-        num_images: Pictures that are corrupted here, evenly picked; all if there are
+        image_size: Side of the images the classifier takes, px.
+        num_images: Images that are corrupted here, evenly picked; all if there are
             fewer. Published sets are taken whole: a part compares with nothing.
         seed: Seeds generated corruptions, >= 0.
-        folder: Published pictures, as `open_corrupted` takes them; None generates 14
+        folder: Published images, as `open_corrupted` takes them; None generates 14
             of the 15 corruptions from `source`. Published ones are cropped, not
             enlarged: 224 px for a classifier of 224 px.
         progress: Told before every pass.
@@ -108,9 +108,9 @@ def evaluate_corruptions(
         for the published set's 4 more, in no mean) and "missing" (names).
 
     Raises:
-        ValueError: If pictures of this size cannot be generated, or a part of the
+        ValueError: If images of this size cannot be generated, or a part of the
             published ones is missing or unreadable.
-        FileNotFoundError: If the folder holds no corrupted pictures.
+        FileNotFoundError: If the folder holds no corrupted images.
     """
     corrupted: CorruptedSet | None = None
     if folder is None:
@@ -129,7 +129,9 @@ def evaluate_corruptions(
         )
         names, clean = corrupted.corruptions, source
 
-    def pictures(name: str, severity: int) -> tuple[Source, grain.transforms.Map]:
+    def corrupted_images(
+        name: str, severity: int
+    ) -> tuple[Source, grain.transforms.Map]:
         if corrupted is None:
             return clean, Corrupted(transform, name, severity, seed)
         part = corrupted.open(name, severity)
@@ -144,12 +146,12 @@ def evaluate_corruptions(
         errors[name] = []
         for severity in range(1, NUM_SEVERITIES + 1):
             progress(f"{name} {severity}", done, total)
-            part, view = pictures(name, severity)
+            part, view = corrupted_images(name, severity)
             sizes[f"{name} {severity}"] = len(part)
             if len(set(sizes.values())) > 1:
                 raise ValueError(
                     f"{folder} is not complete: {name} {severity} has {len(part)} "
-                    f"pictures, those before {max(sizes.values())}. Unpack it again."
+                    f"images, those before {max(sizes.values())}. Unpack it again."
                 )
             errors[name].append(_error(classify, part, view))
             done += 1
@@ -183,7 +185,7 @@ class CorruptionOptions(HeadOptions):
     """Of the task.
 
     Attributes:
-        corrupted: Folder of ImageNet-C or CIFAR-10-C; None: pictures corrupted here.
+        corrupted: Folder of ImageNet-C or CIFAR-10-C; None: images corrupted here.
     """
 
     corrupted: str | None = option(
@@ -192,7 +194,7 @@ class CorruptionOptions(HeadOptions):
 
 
 def _obstacle(subject: Subject, options: CorruptionOptions) -> str | None:
-    """Corrupted pictures are published, or made at two sizes."""
+    """Corrupted images are published, or made at two sizes."""
     if why := no_labels(subject, options):
         return why
     if options.corrupted is None:
@@ -224,11 +226,11 @@ def _measure(subject: Subject, options: CorruptionOptions) -> dict[str, Any]:
 TASK = Task(
     name="corruptions",
     section="Robustness",
-    caption="The linear head on corrupted pictures.",
+    caption="The linear head on corrupted images.",
     measure=_measure,
     obstacle=_obstacle,
     options=CorruptionOptions,
     better={"*top1": "higher", "*_mce": "lower"},
     in_detail=("errors",),
-    headline=("top-1 on corrupted pictures", "top1"),
+    headline=("top-1 on corrupted images", "top1"),
 )

@@ -1,7 +1,7 @@
-"""The corruptions of ImageNet-C and CIFAR-10-C as functions of a picture.
+"""The corruptions of ImageNet-C and CIFAR-10-C as functions of an image.
 
 Each takes `image`, float32 `[size, size, 3]` in [0, 1], a generator and its named
-strength, and returns the corrupted picture in the same form, possibly beyond [0, 1].
+strength, and returns the corrupted image in the same form, possibly beyond [0, 1].
 Lengths are in pixels, angles in degrees.
 
 Reference:
@@ -57,7 +57,7 @@ def glass_blur(
     for _ in range(num_passes):
         dx, dy = rng.integers(-reach_px, reach_px, (2, len(places)))
         # One after the other, as a pixel may take what another has just taken. The
-        # paper says "swap"; its program copies, and so made the published pictures.
+        # paper says "swap"; its program copies, and so made the published images.
         for place, other in zip(
             places.tolist(), (places + dy * size + dx).tolist(), strict=True
         ):
@@ -74,7 +74,7 @@ def motion_blur(
 
 
 def zoom_blur(image: np.ndarray, rng: Rng, *, stop: float, step: float) -> np.ndarray:
-    """Mean of the picture and enlargements of it, from 1 to about `stop` times."""
+    """Mean of the image and enlargements of it, from 1 to about `stop` times."""
     factors = np.arange(1, stop, step)  # holds `stop` or not, as in the publication
     enlarged = sum(_zoom(image, factor) for factor in factors)
     return (image + enlarged) / (len(factors) + 1)
@@ -92,7 +92,7 @@ def snow(
     sigma_px: float,
     keep: float,
 ) -> np.ndarray:
-    """Whitened picture with two layers of falling flakes."""
+    """Whitened image with two layers of falling flakes."""
     layer = flakes(image.shape[:2], rng, mean, std, flake_zoom, threshold)
     falling = streak(layer, radius_px, sigma_px, rng.uniform(-135, -45))
     return snowed(image, falling, keep)
@@ -112,7 +112,7 @@ def flakes(
 
 
 def snowed(image: np.ndarray, falling: np.ndarray, keep: float) -> np.ndarray:
-    """The picture whitened but for a share, under flakes and the same turned round."""
+    """The image whitened but for a share, under flakes and the same turned round."""
     falling = falling[..., None]
     white = 1.5 * cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] + 0.5
     whitened = keep * image + (1 - keep) * np.maximum(image, white)
@@ -120,7 +120,7 @@ def snowed(image: np.ndarray, falling: np.ndarray, keep: float) -> np.ndarray:
 
 
 def fog(image: np.ndarray, rng: Rng, *, density: float, decay: float) -> np.ndarray:
-    """A cloudy layer over the picture, as bright at most as the picture was."""
+    """A cloudy layer over the image, as bright at most as the image was."""
     size, brightest = len(image), image.max()
     cloud = _plasma(size, decay, rng)[:size, :size, None]
     return (image + density * cloud) * brightest / (brightest + density)
@@ -172,9 +172,9 @@ def pixelate(image: np.ndarray, rng: Rng, *, scale: float) -> np.ndarray:
     """Shrunk to `scale` of its side and enlarged again, without smoothing."""
     size = len(image)
     small = (int(size * scale),) * 2
-    picture = Image.fromarray(to_uint8(image)).resize(small, Image.Resampling.BOX)
-    picture = picture.resize((size, size), Image.Resampling.BOX)
-    return np.asarray(picture, np.float32) / 255
+    small_image = Image.fromarray(to_uint8(image)).resize(small, Image.Resampling.BOX)
+    enlarged = small_image.resize((size, size), Image.Resampling.BOX)
+    return np.asarray(enlarged, np.float32) / 255
 
 
 def jpeg_compression(image: np.ndarray, rng: Rng, *, quality: int) -> np.ndarray:
@@ -185,7 +185,7 @@ def jpeg_compression(image: np.ndarray, rng: Rng, *, quality: int) -> np.ndarray
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-    """Values 0..255, `[h, w, 3]`, uint8, of a picture in [0, 1], clipped to it."""
+    """Values 0..255, `[h, w, 3]`, uint8, of an image in [0, 1], clipped to it."""
     return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
 
 
@@ -194,7 +194,7 @@ def _gaussian_blur(image: np.ndarray, sigma_px: float) -> np.ndarray:
 
 
 def _zoom(image: np.ndarray, factor: float) -> np.ndarray:
-    """The middle of the picture, enlarged to its whole size.
+    """The middle of the image, enlarged to its whole size.
 
     Crop and enlarged crop are whole pixels, corner on corner, as in the publication:
     at 32 px this shifts it by up to a pixel, half the change that mild zoom blur makes.

@@ -1,4 +1,4 @@
-"""Clips of a picture under slowly growing perturbations, after ImageNet-P's recipe.
+"""Clips of an image under slowly growing perturbations, after ImageNet-P's recipe.
 
 They are not the published files, for the reasons `corruptions` states, and because
 those are compressed video. A result on them must be marked "generated".
@@ -17,7 +17,7 @@ import numpy as np
 
 from ser_jax.evaluate.robustness import effects
 
-# Short side of the whole picture by side of the frames cut from its middle, px.
+# Short side of the whole image by side of the frames cut from its middle, px.
 RESIZE_PX = {32: 32, 224: 256}
 
 
@@ -25,14 +25,14 @@ class _Moment(NamedTuple):
     """A frame to be made.
 
     Attributes:
-        picture: The whole picture, `[h, w, 3]`, uint8.
+        image: The whole image, `[h, w, 3]`, uint8.
         size: Side of the frame, px.
         step: Position in the clip, from 0.
         num_frames: Length of the clip.
         key: Seeds what the frames of this clip share.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     size: int
     step: int
     num_frames: int
@@ -48,20 +48,20 @@ class _Moment(NamedTuple):
         return self.warp(np.eye(3)).astype(np.float32) / 255
 
     def warp(self, matrix: np.ndarray) -> np.ndarray:
-        """The frame after a map of the whole picture; black where there is none.
+        """The frame after a map of the whole image; black where there is none.
 
         Args:
-            matrix: Homography in px from the picture's middle, `[3, 3]`.
+            matrix: Homography in px from the image's middle, `[3, 3]`.
 
         Returns:
             `[size, size, 3]`, uint8.
         """
-        height, width = self.picture.shape[:2]
+        height, width = self.image.shape[:2]
         middle = np.array([(width - 1) / 2, (height - 1) / 2])
         top = round((height - self.size) / 2)
         left = round((width - self.size) / 2)
         whole = _shift(middle - (left, top)) @ matrix @ _shift(-middle)
-        return cv2.warpPerspective(self.picture, whole, (self.size, self.size))
+        return cv2.warpPerspective(self.image, whole, (self.size, self.size))
 
 
 def _shift(by: Any) -> np.ndarray:
@@ -75,7 +75,7 @@ def _zoom(factor: float) -> np.ndarray:
 def _noise(
     effect: Callable[..., np.ndarray], moment: _Moment, **strength: float
 ) -> np.ndarray:
-    """The picture, then noise drawn anew for every frame."""
+    """The image, then noise drawn anew for every frame."""
     if not moment.step:
         return moment.crop()
     rng = np.random.default_rng((*moment.key, moment.step))
@@ -132,8 +132,8 @@ def _tilt(moment: _Moment, *, turn_deg: float) -> np.ndarray:
     cos, sin = np.cos(angle), np.sin(angle)
     about_x = np.array([(1, 0, 0), (0, cos, -sin), (0, sin, cos)])
     about_y = np.array([(cos, 0, -sin), (0, 1, 0), (sin, 0, cos)])
-    distance = float(np.hypot(*moment.picture.shape[:2]))
-    turned = about_x @ about_y  # of (x, y, 1): the picture lies 1 px behind the axes
+    distance = float(np.hypot(*moment.image.shape[:2]))
+    turned = about_x @ about_y  # of (x, y, 1): the image lies 1 px behind the axes
     turned[2, 2] += distance
     return moment.warp(np.diag((distance, distance, 1)) @ turned)
 
@@ -196,12 +196,12 @@ def num_frames(name: str, size_px: int) -> int:
 
 
 def perturbed_frame(
-    picture: np.ndarray, name: str, step: int, *, size_px: int, key: tuple[int, ...]
+    image: np.ndarray, name: str, step: int, *, size_px: int, key: tuple[int, ...]
 ) -> np.ndarray:
     """One frame of a clip, made on its own.
 
     Args:
-        picture: The whole picture, its short side `RESIZE_PX[size_px]`: `[h, w, 3]`,
+        image: The whole image, its short side `RESIZE_PX[size_px]`: `[h, w, 3]`,
             RGB, uint8.
         name: One of `PERTURBATIONS`.
         step: Position in the clip, in [0, `num_frames`).
@@ -213,6 +213,6 @@ def perturbed_frame(
     """
     perturbation = _TABLE[name]
     strength = perturbation.cifar if size_px == 32 else perturbation.imagenet
-    moment = _Moment(picture, size_px, step, num_frames(name, size_px), key)
+    moment = _Moment(image, size_px, step, num_frames(name, size_px), key)
     frame = perturbation.frame(moment, **strength)
     return frame if frame.dtype == np.uint8 else effects.to_uint8(frame)

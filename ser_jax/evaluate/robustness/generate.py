@@ -1,8 +1,8 @@
-"""Corrupted pictures made here, after the recipes of ImageNet-C and CIFAR-10-C.
+"""Corrupted images made here, after the recipes of ImageNet-C and CIFAR-10-C.
 
 They are not the published files: random numbers differ, so do motion blur and
 resampling in detail, and frost is missing (14 of the 15 corruptions are here), since
-it lays photographs over the picture that are not part of this package. A result on
+it lays photographs over the image that are not part of this package. A result on
 them must be marked "generated"; only the published files compare with papers.
 
 Reference:
@@ -146,26 +146,26 @@ CORRUPTIONS: tuple[str, ...] = tuple(_TABLE)
 def corrupt(
     image: np.ndarray, name: str, severity: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """The picture under one corruption.
+    """The image under one corruption.
 
     Args:
-        image: Picture, `[32, 32, 3]` (CIFAR-10-C's strengths) or `[224, 224, 3]`
+        image: Image, `[32, 32, 3]` (CIFAR-10-C's strengths) or `[224, 224, 3]`
             (ImageNet-C's, then stored as JPEG of quality 85 as there), RGB, uint8.
         name: One of `CORRUPTIONS`.
         severity: 1 (mild) to 5.
-        rng: Source of all randomness; seed it by picture, corruption and severity
+        rng: Source of all randomness; seed it by image, corruption and severity
             for a set that does not depend on the order of the work.
 
     Returns:
-        Corrupted picture, shape and dtype of `image`.
+        Corrupted image, shape and dtype of `image`.
 
     Raises:
-        ValueError: If the corruption, severity or kind of picture is not known.
+        ValueError: If the corruption, severity or kind of image is not known.
     """
     if name == "frost":
         raise ValueError(
             "corruption 'frost' cannot be generated: it lays photographs of frost over "
-            "the picture that are not part of this package; read the published "
+            "the image that are not part of this package; read the published "
             "ImageNet-C or CIFAR-10-C files, or report the other "
             f"{len(CORRUPTIONS)} corruptions as such."
         )
@@ -177,8 +177,8 @@ def corrupt(
         raise ValueError(f"severity must be 1 to {NUM_SEVERITIES}, got {severity!r}.")
     if image.dtype != np.uint8 or image.shape not in [(32, 32, 3), (224, 224, 3)]:
         raise ValueError(
-            "corruptions are defined for uint8 pictures [32, 32, 3] and [224, 224, 3], "
-            f"got {image.dtype} {list(image.shape)}; resize the clean picture first."
+            "corruptions are defined for uint8 images [32, 32, 3] and [224, 224, 3], "
+            f"got {image.dtype} {list(image.shape)}; resize the clean image first."
         )
     is_cifar = len(image) == 32
     corruption = _TABLE[name]

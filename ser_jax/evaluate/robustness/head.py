@@ -1,4 +1,4 @@
-"""The linear head as the classifier of other pictures."""
+"""The linear head as the classifier of other images."""
 
 import logging
 from typing import Any
@@ -28,12 +28,12 @@ def head_classifier(
 
 
 def log_pass(name: str, done: int, total: int) -> None:
-    """Says which pass over pictures comes next."""
+    """Says which pass over images comes next."""
     _logger.info("%s (pass %d of %d)", name, done + 1, total)
 
 
 def not_generated(subject: Subject, flag: str) -> str | None:
-    """Why pictures cannot be made here; None if they can.
+    """Why images cannot be made here; None if they can.
 
     Args:
         subject: Whose images they would be made of.
@@ -45,6 +45,6 @@ def not_generated(subject: Subject, flag: str) -> str | None:
     if subject.image_size in (32, 224):
         return None
     return (
-        "pictures can be generated at 32 and 224 px, this encoder reads "
+        "images can be generated at 32 and 224 px, this encoder reads "
         f"{subject.image_size} px; give the published files, {flag}."
     )

@@ -1,4 +1,4 @@
-"""Robustness metrics from errors on corrupted pictures and predictions on clips.
+"""Robustness metrics from errors on corrupted images and predictions on clips.
 
 All inputs and results are fractions, not percent.
 
@@ -122,7 +122,7 @@ def top1_over_frames(predictions: np.ndarray, labels: np.ndarray) -> float:
 
     Args:
         predictions: Predicted class of each frame, `[clips, frames]`, int. The first
-            frame alone, `[:, :1]`, gives nearly the accuracy on clean pictures.
+            frame alone, `[:, :1]`, gives nearly the accuracy on clean images.
         labels: Class of each clip, `[clips]`, int.
 
     Returns:

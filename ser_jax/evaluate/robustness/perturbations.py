@@ -1,4 +1,4 @@
-"""Whether predictions flip while a picture changes slowly: ImageNet-P."""
+"""Whether predictions flip while an image changes slowly: ImageNet-P."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from etils import epath
 from ser_jax.data.sources import Source
 from ser_jax.evaluate.classify.classifier import (
     Classify,
-    Progress,
+    OnPass,
     checked_logits,
     no_progress,
 )
@@ -53,16 +53,16 @@ def evaluate_perturbations(
     seed: int,
     folder: str | os.PathLike[str] | None = None,
     normalizers: Mapping[str, float] | None = None,
-    progress: Progress = no_progress,
+    progress: OnPass = no_progress,
 ) -> dict[str, Any]:
     """How often the predicted class flips within clips, and accuracy over frames.
 
     Args:
         classify: The classifier.
-        source: Clean evaluation pictures; clips are generated from them, and the
+        source: Clean evaluation images; clips are generated from them, and the
             classes of published clips are its own.
-        image_size: Side of the pictures the classifier takes, px.
-        num_images: Pictures that clips are made of, evenly picked; all if there are
+        image_size: Side of the images the classifier takes, px.
+        num_images: Images that clips are made of, evenly picked; all if there are
             fewer. Published clips are taken whole.
         seed: Seeds generated clips, >= 0.
         folder: ImageNet-P as published, `[<group>/]<perturbation>/<class>/*.mp4`; None

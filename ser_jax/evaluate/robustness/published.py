@@ -27,14 +27,14 @@ _TFDS_SPLITS = {"imagenet2012_corrupted": "validation", "cifar10_corrupted": "te
 
 @dataclasses.dataclass(frozen=True)
 class CorruptedSet:
-    """A set of corrupted pictures.
+    """A set of corrupted images.
 
     Attributes:
-        made_by: "official": the published pictures; "tfds": made by TFDS from
+        made_by: "official": the published images; "tfds": made by TFDS from
             ImageNet after the published recipe.
         is_imagenet: Whether AlexNet's errors refer to it.
         corruptions: Those there, each with all five severities.
-        open: (corruption, severity) -> its pictures.
+        open: (corruption, severity) -> its images.
     """
 
     made_by: str
@@ -63,7 +63,7 @@ def open_corrupted(
         ValueError: If a severity or a class is missing, or the classes are others.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder} with corrupted pictures.")
+        raise FileNotFoundError(f"there is no folder {folder} with corrupted images.")
     if (folder / "labels.npy").is_file():
         found = _arrays(folder, num_classes)
     elif prepared := [name for name in _TFDS_SPLITS if (folder / name).is_dir()]:
@@ -72,7 +72,7 @@ def open_corrupted(
         found = _tree(folder, num_classes, class_names)
     if not found.corruptions:
         raise FileNotFoundError(
-            f"no corrupted pictures in {folder}; expected ImageNet-C "
+            f"no corrupted images in {folder}; expected ImageNet-C "
             "(<corruption>/<severity>/<class>/*.JPEG), CIFAR-10-C (<corruption>.npy "
             "and labels.npy), or a TFDS data folder with imagenet2012_corrupted or "
             f"cifar10_corrupted. Corruptions: {', '.join(_ALL)}."
@@ -111,9 +111,9 @@ def _tree(
 
 @dataclasses.dataclass(frozen=True)
 class _Rows(Sequence[dict[str, Any]]):
-    """Pictures of an array, as PNG, which loses nothing."""
+    """Images of an array, as PNG, which loses nothing."""
 
-    pictures: np.ndarray
+    images: np.ndarray
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -121,7 +121,7 @@ class _Rows(Sequence[dict[str, Any]]):
 
     def __getitem__(self, index: Any) -> Any:
         return {
-            "image": encode_png(np.asarray(self.pictures[index])),
+            "image": encode_png(np.asarray(self.images[index])),
             "label": self.labels[index],
         }
 
@@ -138,7 +138,7 @@ def _arrays(folder: epath.Path, num_classes: int) -> CorruptedSet:
         if array.shape != shape or array.dtype != np.uint8 or len(labels) % 5:
             raise ValueError(
                 f"{folder / name}.npy must hold uint8 {list(shape)}, five severities "
-                f"on end of the pictures that labels.npy ({len(labels)} labels) is "
+                f"on end of the images that labels.npy ({len(labels)} labels) is "
                 f"for; it holds {array.dtype} {list(array.shape)}."
             )
     if labels.max() >= num_classes:

@@ -1,4 +1,4 @@
-"""Accuracy on other pictures of ImageNet's classes: V2, R, A and Sketch."""
+"""Accuracy on other images of ImageNet's classes: V2, R, A and Sketch."""
 
 import dataclasses
 from typing import Any
@@ -30,7 +30,7 @@ def evaluate_shifted(
 
     Args:
         classify: The classifier, with the classes of `train`.
-        source: Pictures of the set. Its classes are those of `train` of the same name;
+        source: Images of the set. Its classes are those of `train` of the same name;
             if either set has no names, of the same label.
         transform: The evaluation view.
         train: What the classifier was trained on.
@@ -47,7 +47,7 @@ def evaluate_shifted(
     occurring = np.unique(labels)
     if occurring[0] < 0:
         raise ValueError(
-            f"{source.name!r} has pictures of classes that {train.name!r} has no name "
+            f"{source.name!r} has images of classes that {train.name!r} has no name "
             "for; leave those classes out when preparing it."
         )
     among_them = np.searchsorted(occurring, labels)
