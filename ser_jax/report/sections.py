@@ -213,9 +213,9 @@ def _corruptions(columns: Sequence[Column], scratch: epath.Path) -> Iterator[Pie
         path = corruption_picture(scratch / "corruptions.png", errors)
         yield figure(
             path,
-            "Error on corrupted pictures",
+            "Error on corrupted images",
             "Top-1 error of the linear head, by corruption and by severity: lower is "
-            "more robust, but compare with the error on clean pictures.",
+            "more robust, but compare with the error on clean images.",
         )
 
 
