@@ -100,7 +100,9 @@ def train(
         if is_primary:
             _logger.info(overview(experiment, source, mesh, state.variables, path))
             write_text(path / "parameters.txt", parameter_table(state.variables))
-        if start_step == 0:
+        if start_step:
+            _logger.info("Resuming after step %d.", start_step)
+        else:
             writer.write_text("config", f"```\n{config}\n```")
         try:
             if start_step < stop_step:

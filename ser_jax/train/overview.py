@@ -44,8 +44,6 @@ def overview(
         f"{resolved.total_steps:,} steps of {experiment.batch_size:,} images, learning "
         f"rate up to {resolved.peak_lr:.3g} in {resolved.warmup_steps:,} steps"
     )
-    if resolved.stop_step < resolved.total_steps:
-        schedule += f"; this run ends at step {resolved.stop_step:,}"
     rows = {
         "encoder": f"ViT {variant}" if "/" in variant else variant,
         "parameters": parts,
@@ -55,6 +53,8 @@ def overview(
         "schedule": schedule,
         "workdir": f"{workdir}",
     }
+    if resolved.stop_step < resolved.total_steps:
+        rows["max_steps"] = f"stops at step {resolved.stop_step:,}"
     lines = [f"  {name:<11} {value}" for name, value in rows.items()]
     return "\n".join([f"Training {what}", *lines])
 

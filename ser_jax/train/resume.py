@@ -1,7 +1,6 @@
 """Where a run starts: at its newest checkpoint, or at the beginning."""
 
 import contextlib
-import logging
 from typing import Any
 
 import jax
@@ -13,8 +12,6 @@ from ser_jax.storage.checkpoint import Checkpointer
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.sharding import replicated
 from ser_jax.train.step import TrainState
-
-_logger = logging.getLogger(__name__)
 
 
 def restore_or_init(
@@ -51,7 +48,6 @@ def restore_or_init(
     if restored is not None:
         state, meta = restored
         _refuse_contradiction(experiment, source, meta)
-        _logger.info("Resuming after step %d.", meta["step"])
         return state, meta["step"], meta["wall_s"]
     init = jax.jit(experiment.init_state, out_shardings=sharding)
     return init(experiment.init_rng), 0, 0.0
