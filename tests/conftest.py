@@ -1,6 +1,16 @@
-"""Test set-up: eight CPU devices, strict ranks, parsed flags, reference data."""
+"""Test set-up: eight CPU devices, strict ranks, parsed flags, reference data.
+
+How tests are sorted: a test is `fast` unless its file or itself is marked `slow` (it
+compiles something large, or starts programs). Nothing else is marked by hand, so a new
+test is fast until it is not, and then `pytest -m fast` says so: there a test that takes
+more than `FAST_LIMIT_S` of the processor's time fails. The other runs time nothing.
+
+    pytest -m fast      between edits
+    pytest              before a change is handed in, and in CI
+"""
 
 import atexit
+import gc
 import importlib.metadata
 import json
 import os
@@ -9,11 +19,22 @@ import shutil
 import tempfile
 
 if importlib.metadata.version("jaxlib").startswith("0.10."):
-    # XLA's newer code generator for CPUs takes three times as long to compile. Later
-    # versions have no other, and end at a flag they do not know.
+    # XLA's newer code generator for CPUs takes three times as long to compile, and
+    # code in 32 parts a fifth longer than in one. Later versions end at a flag that
+    # they do not know.
     os.environ["XLA_FLAGS"] = " ".join(
-        [os.environ.get("XLA_FLAGS", ""), "--xla_cpu_use_fusion_emitters=false"]
+        [
+            os.environ.get("XLA_FLAGS", ""),
+            "--xla_cpu_use_fusion_emitters=false",
+            "--xla_cpu_parallel_codegen_split_count=1",
+        ]
     )
+# Programs that tests start have these too. Tests compile far longer than they run.
+os.environ |= {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_NUM_CPU_DEVICES": "8",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+}
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Workers and the programs that tests start share what was compiled once.
     cache = tempfile.mkdtemp(prefix="ser_jax_tests_")
@@ -27,17 +48,34 @@ import numpy as np
 import pytest
 from absl import flags
 
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Tests compile far longer than they run.
-jax.config.update("jax_disable_most_optimizations", True)
 # grain's worker processes read absl flags.
 flags.FLAGS.mark_as_parsed()
+# Tracing makes objects by the million, nearly all of which live: looking for garbage
+# among them takes a third of its time.
+gc.freeze()
+gc.set_threshold(50_000, 50, 100)
 
-GOLDEN_DIR = pathlib.Path(
-    os.environ.get("SER_GOLDEN_DIR") or pathlib.Path(__file__).parent / "golden"
-)
+FAST_LIMIT_S = 5.0
+FULL_GOLDEN_DIR = os.environ.get("SER_GOLDEN_DIR")
+GOLDEN_DIR = pathlib.Path(FULL_GOLDEN_DIR or pathlib.Path(__file__).parent / "golden")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if not any(item.iter_markers("slow")):
+            item.add_marker(pytest.mark.fast)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Fails a test of `pytest -m fast` that is not; children count."""
+    before = sum(os.times()[:4])
+    result = yield
+    used = sum(os.times()[:4]) - before
+    if item.config.getoption("markexpr") == "fast" and used > FAST_LIMIT_S:
+        pytest.fail(f"{used:.1f} s of the processor's time: mark the test `slow`")
+    return result
 
 
 class Golden:
@@ -46,6 +84,8 @@ class Golden:
     def __init__(self, name: str):
         path = GOLDEN_DIR / f"{name}.npz"
         if not path.exists():
+            if FULL_GOLDEN_DIR:
+                pytest.fail(f"{path} is absent: SER_GOLDEN_DIR must hold the full set")
             pytest.skip(f"{path} is absent; point SER_GOLDEN_DIR at the full set")
         with np.load(path) as arrays:
             self.arrays = dict(arrays)
@@ -66,7 +106,10 @@ class Golden:
 
 @pytest.fixture
 def golden():
-    """Loads reference data by file name, or skips with the reason."""
+    """Loads reference data by file name.
+
+    What is absent fails the test if `SER_GOLDEN_DIR` is set, else skips it.
+    """
     return Golden
 
 

@@ -1,6 +1,7 @@
 """The command line: one clear message for each mistake, nothing left behind."""
 
 import ast
+import importlib.util
 import pathlib
 import re
 import runpy
@@ -9,7 +10,9 @@ import subprocess
 import sys
 
 import pytest
-from helpers.support import start_main, tiny_config
+from absl import flags
+from helpers.programs import call, run_program
+from helpers.support import tiny_config, write_config
 
 from ser_jax.config import flags as command_line
 from ser_jax.config.presets import PRESETS
@@ -21,13 +24,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def run(*args):
-    done = subprocess.run(
-        [sys.executable, "-m", "ser_jax.main", *args],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    done = run_program("ser_jax.main", *args, cwd=ROOT)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr.splitlines()[-1] if done.stderr else ""
@@ -64,9 +61,7 @@ def test_mistakes_on_the_command_line(flags, message):
 
 
 def test_help_shows_the_form_of_a_config_and_the_presets():
-    done = subprocess.run(
-        [sys.executable, "-m", "ser_jax.main", "--help"], capture_output=True, text=True
-    )
+    done = run_program("ser_jax.main", "--help", cwd=ROOT)
     for word in ("--config:", "--workdir:", "--[no]show_config:"):
         assert word in done.stdout
     assert "configs/<base>.py:<preset>" in done.stdout
@@ -78,16 +73,9 @@ def test_help_shows_the_form_of_a_config_and_the_presets():
 @pytest.mark.parametrize("program", ["main", "sweep", "benchmark"])
 def test_show_config_prints_what_would_be_trained_and_ends(program):
     """Red if an override is missed, or anything but the settings is printed."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", f"ser_jax.{program}", "--show_config"),
-            *("--config=configs/moco_v3.py:ser", "--config.batch_size=1024"),
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=True,
-    )
+    flags = "--config=configs/moco_v3.py:ser", "--config.batch_size=1024"
+    done = run_program(f"ser_jax.{program}", "--show_config", *flags, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
     expected = runpy.run_path(str(ROOT / "configs" / "moco_v3.py"))["get_config"]("ser")
     expected.batch_size = 1024
     shown = dict(line.split(" = ") for line in done.stdout.splitlines())
@@ -142,10 +130,12 @@ def test_refusals_of_the_run_reach_the_user_without_a_traceback(tmp_path):
     """Red if an error's message is lost or comes with a traceback."""
     config = tiny_config(**{"dataset.data_dir": str(tmp_path)})
     config.batch_size = 12
-    process = start_main(config, tmp_path / "run", max_steps=1)
-    _, stderr = process.communicate()
-    assert process.returncode == 1 and "Traceback" not in stderr
-    assert "batch_size 12 (global) is not divisible by 8 devices; use 16 or 8" in stderr
+    path = write_config(config, tmp_path / "config.py")
+    flags = f"--config={path}", f"--workdir={tmp_path / 'run'}"
+    done = run_program("ser_jax.main", *flags, cwd=ROOT)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    message = "batch_size 12 (global) is not divisible by 8 devices; use 16 or 8"
+    assert message in done.stderr
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -172,31 +162,16 @@ def test_readme_command_parses(command):
 
 
 def check_flags(module, words):
-    program = (
-        "import sys; from absl import flags; import importlib, importlib.util;"
-        f"name = {module!r};"
-        "spec = importlib.util.find_spec(name);"
-        "name += '.__main__' * bool(spec.submodule_search_locations);"
-        "module = importlib.import_module(name);"
-        "getattr(module, '_define_flags', lambda: None)();"
-        f"sys.argv = ['x'] + {words!r};"  # where config flags look for their own
-        "rest = flags.FLAGS(sys.argv)[1:];"
-        # Runs are the only arguments that are no flags.
-        f"assert {module.startswith('ser_jax.report')} or not rest, rest"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    done = call(parse, module, words, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
 
-def test_ci_runs_the_readme_commands():
-    script = (ROOT / ".ci" / "run").read_text()
-    assert "-m ser_jax.main --config=configs/digits_ser.py --workdir=" in script
-    assert 'pip install -q -e ".[test]" && pytest' in script
-    assert "-m ser_jax.evaluate --checkpoint=" in script
-    assert "-m ser_jax.report " in script
+def parse(name, words):
+    spec = importlib.util.find_spec(name)
+    name += ".__main__" * bool(spec.submodule_search_locations)
+    module = importlib.import_module(name)
+    getattr(module, "_define_flags", lambda: None)()
+    sys.argv = ["x", *words]  # where config flags look for their own
+    rest = flags.FLAGS(sys.argv)[1:]
+    # Runs are the only arguments that are no flags.
+    assert name.startswith("ser_jax.report") or not rest, rest
