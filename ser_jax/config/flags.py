@@ -135,8 +135,8 @@ def check_config_file(example: str) -> None:
         fail(f"--config is missing. For example: {example}")
     path = pathlib.Path(config_flags.get_config_filename(flag).partition(":")[0])
     if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else RECIPES
-        others = sorted(str(other) for other in folder.glob("*.py"))
+        others = sorted(map(str, path.parent.glob("*.py")))
+        others = others or sorted(f"configs/{p.name}" for p in RECIPES.glob("*.py"))
         there = f" There are: {', '.join(others)}." if others else ""
         fail(f"config {path} does not exist.{there}")
     if _SHOW_CONFIG.value:
