@@ -75,7 +75,10 @@ def run(command: str) -> None:
     output = done.stdout + done.stderr
     if bool(done.returncode) != bool(fails) or (fails and "Traceback" in output):
         sys.exit(f"{output}\nexit status {done.returncode}: README is not true.")
-    last = output.strip().splitlines()[-1] if fails else "ok"
+    lines = [
+        line for line in output.splitlines() if "error:" in line or "prepare:" in line
+    ]
+    last = lines[-1] if fails else "ok"
     print(f"  {time.monotonic() - started:.0f} s: {last}", flush=True)
 
 

@@ -33,6 +33,7 @@ def run(*args):
 DIGITS = "--config=configs/digits_ser.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags, message",
     [
@@ -101,6 +102,7 @@ def test_a_recipe_is_found_where_the_package_is_installed(tmp_path, monkeypatch)
     assert command_line.with_recipes(given) == given
 
 
+@pytest.mark.slow
 def test_log_lines_have_one_form_and_come_once():
     """Red if others' information is shown, or one warning twice."""
     program = """
@@ -126,6 +128,7 @@ app.run(main)
     assert re.fullmatch("".join(f"{time}{text}\n" for text in said), done.stderr)
 
 
+@pytest.mark.slow
 def test_refusals_of_the_run_reach_the_user_without_a_traceback(tmp_path):
     """Red if an error's message is lost or comes with a traceback."""
     config = tiny_config(**{"dataset.data_dir": str(tmp_path)})

@@ -19,6 +19,8 @@ from ser_jax.storage.metrics import read_metrics
 from ser_jax.storage.reader import read_meta
 from ser_jax.storage.tables import to_text
 
+pytestmark = pytest.mark.slow
+
 ARCHIVE = ROOT / "tests" / "fixtures" / "run_0.1.0.tar.xz"
 RESULTS = "eval/6-online/results.json"
 

@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_an_installed_package_finds_its_recipes(tmp_path):
     """Red if configs/ is not built into the package, or not looked for there."""
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"

@@ -17,6 +17,7 @@ def test_folders_are_callable_and_still_folders():
         _ = ser_jax.trian
 
 
+@pytest.mark.slow
 def test_importing_defines_no_flags_and_is_quick():
     """Red if a module with public functions defines flags, or the package needs jax.
 

@@ -152,6 +152,7 @@ def test_one_module_makes_paths_of_strings():
             ), path
 
 
+@pytest.mark.slow
 def test_the_core_trains_without_the_data_libraries():
     """Where only jax, flax, optax, orbax and ml_collections are: on a bare GPU machine.
 

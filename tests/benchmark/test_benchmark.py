@@ -33,6 +33,7 @@ KEYS = {
 }
 
 
+@pytest.mark.slow
 def test_steps_are_timed_and_their_memory_is_planned(monkeypatch):
     one_device = make_mesh(jax.devices()[:1])  # sharded programs take longer to compile
     monkeypatch.setattr(benchmark, "make_mesh", lambda: one_device)
@@ -52,6 +53,7 @@ def test_steps_are_timed_and_their_memory_is_planned(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_all_figures_are_put_together(tmp_path, monkeypatch):
     names = ("step_s_base", "step_s_ser", "step_ratio", "images_per_s")
     names += ("peak_memory_bytes", "compile_s")
@@ -85,6 +87,7 @@ def test_missing_data_leaves_the_loader_out():
     assert "imagenet2012" in figures["loader_note"]
 
 
+@pytest.mark.slow
 def test_command_line_counts_without_data_and_writes_the_file(tmp_path):
     path = tmp_path / "figures.json"
     command = [sys.executable, "-m", "ser_jax.benchmark", "--flops_only"]

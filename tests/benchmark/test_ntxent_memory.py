@@ -5,6 +5,8 @@ import pytest
 
 from ser_jax.benchmark.ntxent_memory import ntxent_temp_bytes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def optimized():

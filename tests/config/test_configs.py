@@ -99,6 +99,7 @@ def distinct(names):
 ON_RESNETS = [f"cifar10_resnet18:{p}" for p in ("byol/ser", "dino/essl_decoupled")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     distinct(
@@ -161,6 +162,7 @@ def _flat_resolved(name):
     return flatten({"resolved": vars(numbers)} | config.to_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_the_paper_step_lowers_for_accelerators(platform):
     experiment = build(load("moco_v3_ser"), NUM_EXAMPLES["imagenet2012"])

@@ -58,6 +58,7 @@ def test_processes_share_the_one_process_batch(source):
         assert_same(part, jax.tree.map(lambda x, rows=rows: x[rows], whole))
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(source):
     assert_same(take(source, 4, num_workers=2), take(source, 4))
 

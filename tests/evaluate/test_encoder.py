@@ -40,6 +40,7 @@ def by_hand(encoder, images):
     return encoder.module.apply(encoder.variables, normalized.astype(np.float32)).cls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [0, 1, 3, 300])
 def test_any_number_of_images(encoder, num):
     """Red if padding comes out, a chunk is lost, or images are not normalised."""
@@ -84,6 +85,7 @@ def test_what_is_no_batch_of_images(encoder, images, message):
         encoder(images)
 
 
+@pytest.mark.slow
 def test_a_run_gives_the_encoder_that_its_method_evaluates(tmp_path):
     """DINO's teacher, with its own mean and deviation."""
     make_run(tmp_path, "dino", "ser")
@@ -99,6 +101,7 @@ def test_a_run_gives_the_encoder_that_its_method_evaluates(tmp_path):
     assert np.abs(online(cropped) - found(cropped)).max() > 0.01
 
 
+@pytest.mark.slow
 def test_what_needs_an_encoder_and_data_alone(subject):
     """Red if a task asks for the run, its config or its workdir."""
     tasks = ("knn", "health", "equivariance")

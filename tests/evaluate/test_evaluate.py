@@ -25,6 +25,8 @@ from ser_jax.evaluate.results import choose
 from ser_jax.evaluate.robustness.frames import PERTURBATIONS
 from ser_jax.methods.regularizers.equimod import EquiMod
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):

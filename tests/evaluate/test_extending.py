@@ -65,6 +65,7 @@ def flag_values(*args):
     return values
 
 
+@pytest.mark.slow
 def test_a_task_is_one_file_and_one_line(toy, tmp_path):
     """Red if its flag, its result or its place in the report takes another file."""
     values = flag_values("--toy_watts=2.5")

@@ -9,6 +9,8 @@ from helpers.support import assert_close, d4_on_array
 from ser_jax.geometry import action as geometry
 from ser_jax.geometry import group
 
+pytestmark = pytest.mark.slow
+
 
 def slots_of(grids: np.ndarray, num_slots: int) -> jax.Array:
     """Puts `[b, h, w, d]` grids into slots."""
@@ -48,6 +50,7 @@ def test_resize_operator_matches_an_explicit_loop(num_in, num_out):
     assert not matrix[num_out:].any() and not matrix[:, num_in:].any()
 
 
+@pytest.mark.slow
 def test_resize_to_the_same_size_is_exactly_the_identity_and_flip_the_reversal():
     for size in (1, 2, 13, 224):
         eye = np.eye(size, dtype=np.float32)
@@ -57,6 +60,7 @@ def test_resize_to_the_same_size_is_exactly_the_identity_and_flip_the_reversal()
         np.testing.assert_array_equal(turned, eye[::-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d4", range(8))
 def test_d4_acts_bitwise_exactly_on_images_and_grids(d4):
     rng = np.random.default_rng(d4)
@@ -76,6 +80,7 @@ def test_d4_acts_bitwise_exactly_on_images_and_grids(d4):
     np.testing.assert_array_equal(moved, slots_of(expected, 16))
 
 
+@pytest.mark.slow
 def test_patchify_then_act_is_act_then_patchify():
     """Carrying view 0's patches by rho_g gives view 1's: bitwise, for all pairs."""
     patch, side = 4, 3
@@ -102,6 +107,7 @@ def test_patchify_then_act_is_act_then_patchify():
             np.testing.assert_array_equal(carried, slots_of(destination_grid, 9))
 
 
+@pytest.mark.slow
 def test_each_image_has_its_own_element_in_one_compilation():
     grids = np.random.default_rng(0).normal(size=(6, 4, 4, 2)).astype(np.float32)
     tokens, shapes = slots_of(grids, 24), shapes_of(grids)
@@ -138,6 +144,7 @@ def test_flips_and_transposes_commute_with_resizing():
         np.testing.assert_allclose(together, one_by_one, atol=5e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_image_action_matches_the_reference(golden):
     data = golden("group_action")
@@ -160,6 +167,7 @@ def test_image_action_matches_the_reference(golden):
         assert_close(moved[:, :h, :w], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_feature_action_matches_the_reference(golden):
     data = golden("group_action")

@@ -77,6 +77,7 @@ def test_independent_sampling_reaches_all_relative_elements():
     assert counts.min() > 2000 / 8 * 0.7
 
 
+@pytest.mark.slow
 def test_release_sampling_gives_reflections_only_and_one_grid_a_view():
     drawn = group.Group(base_side=8, sampling="release")
     seen = set()

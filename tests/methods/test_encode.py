@@ -50,6 +50,7 @@ def case():
     return features, stats, alone
 
 
+@pytest.mark.slow
 def test_global_views_have_statistics_of_their_own(case):
     features, _, alone = case
     for name in ("global/0", "global/1"):

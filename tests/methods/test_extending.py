@@ -17,6 +17,8 @@ from ser_jax.storage.metrics import MetricWriter
 from ser_jax.train.experiment import build
 from ser_jax.views.recipe import recipe
 
+pytestmark = pytest.mark.slow
+
 OBJECTIVE = '''
 """The two views' embeddings lie where the same unit vectors do.
 

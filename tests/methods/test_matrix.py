@@ -13,6 +13,8 @@ from ser_jax.methods.regularizers import REGULARIZERS
 from ser_jax.train.experiment import build
 from ser_jax.train.sharding import make_mesh, replicated, shard_batch
 
+pytestmark = pytest.mark.slow
+
 DEPTH = 2
 ADD_ONS = [name for name in REGULARIZERS if name != "none"]
 

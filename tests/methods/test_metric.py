@@ -39,6 +39,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective, regularizer", PAIRS)
 def test_a_step_logs_what_is_declared(objective, regularizer):
     """Shapes alone: nothing is compiled. Red if a name is not, or no longer, logged."""

@@ -25,6 +25,8 @@ from ser_jax.methods.learner import Learner
 from ser_jax.methods.objectives.barlow_twins import BarlowTwins
 from ser_jax.methods.variables import Variables
 
+pytestmark = pytest.mark.slow
+
 
 def params_from(sd: dict, layer: int) -> dict:
     """Parameters (or their gradients) from a state dict."""
@@ -71,6 +73,7 @@ def result(case):
     return case.differentiate()
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_loss_and_gradient(case, result):
     assert_losses(result, case.data)

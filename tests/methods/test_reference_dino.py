@@ -23,6 +23,8 @@ from ser_jax.methods.learner import Learner
 from ser_jax.methods.objectives.dino import DINO
 from ser_jax.methods.variables import Variables
 
+pytestmark = pytest.mark.slow
+
 STEPS_PER_EPOCH = 5  # any: the recorded step is taken for the last of its epoch
 
 

@@ -33,6 +33,8 @@ from ser_jax.models.heads import TokenProjector
 from ser_jax.train.optim.optimizers import make_optimizer
 from ser_jax.train.step import TrainState, make_train_step
 
+pytestmark = pytest.mark.slow
+
 
 def params_from(sd: dict, layer: int) -> dict:
     """Online parameters (or their gradients) from a state dict."""

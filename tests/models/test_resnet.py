@@ -12,6 +12,8 @@ from helpers.support import assert_close
 
 from ser_jax.models.resnet import ResNet
 
+pytestmark = pytest.mark.slow
+
 GRID_SHAPES = ((2, 1), (1, 2), (2, 2))  # patches; in a canvas of 2 x 2
 NUM_SLOTS = 5  # one to spare
 SHALLOW = {"stage_sizes": (1, 1), "grid_layers": (1,)}  # gradients compile slowly
@@ -131,6 +133,7 @@ def value_and_gradient(model, train=False):
     return jax.jit(jax.value_and_grad(value, has_aux=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block, small", [("basic", False), ("bottleneck", True)])
 def test_canvases_equal_the_same_pictures_alone(block, small):
     """Values and gradients, in evaluation mode; red if a layer sees its surroundings.

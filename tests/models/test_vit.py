@@ -13,6 +13,8 @@ from ser_jax.models.pos_embed import resample_positions, sincos_table
 from ser_jax.models.variants import make_vit
 from ser_jax.models.vit import ViT
 
+pytestmark = pytest.mark.slow
+
 
 def reference_vit(settings: dict) -> ViT:
     model = settings["model"]

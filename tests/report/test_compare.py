@@ -176,6 +176,7 @@ def test_refusals(runs, tmp_path, names, message):
     assert not (tmp_path / "out").exists() and not (tmp_path / "page.html").exists()
 
 
+@pytest.mark.slow
 def test_command_line(runs, tmp_path):
     """Red if runs are not taken as arguments, or a mistake ends in a traceback."""
 

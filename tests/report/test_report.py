@@ -238,6 +238,7 @@ def test_best(path, values, best):
     assert report_results.value_row("", path, values).best == best
 
 
+@pytest.mark.slow
 def test_where_it_goes(runs, tmp_path, monkeypatch):
     """One run: its workdir. Several: the current directory."""
     monkeypatch.chdir(tmp_path)
@@ -285,6 +286,7 @@ def test_only_the_template_knows_html():
     assert "|safe" not in (folder / "page.html").read_text().replace(" ", "")
 
 
+@pytest.mark.slow
 def test_command_line(runs, tmp_path):
     """Red if runs are not taken as arguments, or a mistake ends in a traceback."""
 

@@ -40,6 +40,7 @@ def unawaited_reads_end_with_their_test():
     gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [1, 8])
 def test_restores_bitwise_on_other_devices(tmp_path, num_devices):
     state, meta = make_state(3), {"config": {"lr": 0.1, "sizes": [1, 2]}, "seed": 7}

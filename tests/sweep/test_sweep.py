@@ -207,6 +207,7 @@ def step_of(run, step):
     writer.close()
 
 
+@pytest.mark.slow
 def test_end_to_end(tmp_path):
     """Two cells of the real program, two steps each."""
     config = tiny_config(

@@ -11,6 +11,8 @@ from ser_jax.methods.regularizers.ser import SER
 from ser_jax.train.accounting import account
 from ser_jax.train.experiment import build
 
+pytestmark = pytest.mark.slow
+
 # The tiny ViT: 16 px in patches of 4, width 16, 2 blocks, MLP of 64; local views 8 px.
 GLOBAL, LOCAL = 16 + 1, 4 + 1  # tokens, the class token among them
 BLOCK = 2 * 32 + (16 * 48 + 48) + (16 * 16 + 16) + (16 * 64 + 64) + (64 * 16 + 16)
@@ -78,6 +80,7 @@ def test_ser_pads_b2_and_inserts_the_class_token_late():
     }
 
 
+@pytest.mark.slow
 def test_ser_on_multi_crop():
     """Red if the target's forward passes leave out b2's local views."""
     # Local views: 4 tokens, up to 5, in 8 slots.
@@ -147,6 +150,7 @@ def test_flops_are_the_hand_count_and_leave_out_recomputation():
     assert account(experiment)["flops_per_step"] == by_hand
 
 
+@pytest.mark.slow
 def test_a_resnet_has_cells_and_no_class_token():
     """Red if a ViT's attributes are asked of a ResNet."""
     config = tiny_config(

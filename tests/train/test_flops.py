@@ -157,6 +157,7 @@ def vit_gradient(**attributes):
     return jax.value_and_grad(loss), params, images
 
 
+@pytest.mark.slow
 def test_agrees_with_xla_on_an_unrolled_vit_and_does_not_mind_a_scan():
     function, *args = vit_gradient(scan=False)
     ours = count_flops(function, *args)

@@ -27,6 +27,8 @@ from ser_jax.storage.metrics import read_metrics
 from ser_jax.train import loop as train
 from ser_jax.train import sharding
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):

@@ -15,6 +15,8 @@ from ser_jax.train.experiment import build
 from ser_jax.train.sharding import make_mesh, replicated, shard_batch
 from ser_jax.train.step import make_equiv_grad_norm, make_train_step
 
+pytestmark = pytest.mark.slow
+
 
 @functools.cache
 def setup(**overrides):

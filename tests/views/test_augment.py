@@ -125,6 +125,7 @@ def test_neutral_parameters_change_no_bit(rng, convention):
     np.testing.assert_array_equal(got, pictures)
 
 
+@pytest.mark.slow
 def test_kornia_shares_one_order(rng):
     recipe = dataclasses.replace(EVERYTHING, colour="kornia")
     orders = set()
@@ -138,6 +139,7 @@ def test_kornia_shares_one_order(rng):
     assert len(orders) > 2
 
 
+@pytest.mark.slow
 def test_operations_run_in_order_on_the_flagged_images(rng):
     jitter = jax.jit(colour.color_jitter, static_argnames=("convention", "with_hue"))
     blur = jax.jit(colour.gaussian_blur, static_argnums=2)
@@ -165,6 +167,7 @@ def test_operations_run_in_order_on_the_flagged_images(rng):
         assert 0 < flags.sum() < 12
 
 
+@pytest.mark.slow
 def test_one_device_and_eight_agree(rng):
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
     rows = NamedSharding(mesh, PartitionSpec("batch"))
@@ -188,6 +191,7 @@ def test_images_of_a_batch_are_drawn_independently(rng):
     assert len(distinct) > 12
 
 
+@pytest.mark.slow
 def test_jit_changes_nothing(rng):
     pictures, crop = images(2), crops(2)
     plain, params = augment.augment(rng, pictures, crop, EVERYTHING)

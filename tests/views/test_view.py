@@ -11,6 +11,8 @@ from helpers.support import real_batch, tiny_config, tiny_experiment
 from ser_jax.train.experiment import build
 from ser_jax.views.view import equiv_count, split_rows
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "batch_size, share, count",
@@ -73,6 +75,7 @@ def test_views_cover_b1_and_b2_and_b2_shares_one_crop():
     assert not np.array_equal(views["equiv/0"].element.d4, views["equiv/1"].element.d4)
 
 
+@pytest.mark.slow
 def test_views_depend_on_the_key_alone_and_jitter_differs_between_views():
     experiment = tiny_experiment(**{"augment.recipe": "moco_v3"})
     batch = real_batch(experiment)
@@ -128,6 +131,7 @@ def test_share_schedule_turns_rows_of_b2_back_into_standard_views():
     assert late["equiv/1"].element.d4[0] != 0
 
 
+@pytest.mark.slow
 def test_plain_and_rotated_views():
     equimod = tiny_experiment("equimod", **{"augment.recipe": "moco_v3"})
     views, batch = views_of(equimod)

@@ -179,6 +179,7 @@ def command(*arguments):
     return [sys.executable, "-m", "ser_jax.data.prepare", *arguments]
 
 
+@pytest.mark.slow
 def test_command_says_a_mistake_in_one_line():
     done = subprocess.run(
         command("--folder=/no/such", "--name=a"), capture_output=True, text=True
@@ -187,6 +188,7 @@ def test_command_says_a_mistake_in_one_line():
     assert done.stderr == "prepare: there is no folder /no/such; check --folder\n"
 
 
+@pytest.mark.slow
 def test_terminated_command_cleans_up(tmp_path):
     """SIGTERM while it reads from a pipe; red without the handler."""
     folder = fill(tmp_path / "in", {"1.jpg": encode(picture())})

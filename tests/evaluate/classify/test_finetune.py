@@ -13,6 +13,8 @@ from ser_jax.models.resnet import ResNet
 from ser_jax.models.vit import ViT
 from ser_jax.train.sharding import make_mesh, replicated
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 2, 64)
 # A bright stripe, lying or standing.

@@ -49,6 +49,7 @@ GRID = dataclasses.replace(
 )
 
 
+@pytest.mark.slow
 def test_stack_equals_each_head_alone():
     """The head at 1e6 with weight decay diverges, and only it.
 

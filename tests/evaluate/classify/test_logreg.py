@@ -56,6 +56,7 @@ def test_against_sklearn(l2):
     assert_close(probabilities, expected.predict_proba(others), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_sweep_chooses_on_held_out_and_refits_on_all():
     """Red if it is chosen on train, if the last fit leaves the held-out part out, or
     if the refit is of another strength."""
@@ -120,6 +121,7 @@ def test_errors_teach():
         )
 
 
+@pytest.mark.slow
 def test_chunks_change_nothing(monkeypatch):
     """Red if the last, smaller chunk is left out or weighs as much as the others."""
     rng = np.random.default_rng(0)

@@ -10,6 +10,8 @@ from ser_jax.evaluate.cost.by_hand import step_flops
 from ser_jax.evaluate.cost.compare import claim_rows, compare_flops, without_regularizer
 from ser_jax.train.experiment import build
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
 
 

@@ -11,6 +11,8 @@ from ser_jax.train.accounting import step_and_shapes
 from ser_jax.train.experiment import build
 from ser_jax.train.flops import count_flops
 
+pytestmark = pytest.mark.slow
+
 WIDTH, PATCH, SIDE = 16, 4, 4  # of the tiny ViT, with 4 x 4 patches
 
 

@@ -10,6 +10,8 @@ from ser_jax.models.blocks import layer_norm
 from ser_jax.models.resnet import ResNet
 from ser_jax.models.vit import ViT
 
+pytestmark = pytest.mark.slow
+
 IMAGES = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype(np.float32)
 WIDTH, DEPTH = 8, 6
 
@@ -32,6 +34,7 @@ def shorter(encoder, variables, depth):
     return model.apply({"params": {**params, "blocks": blocks}}, IMAGES).cls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls_insert, blocks", [(0, 4), (2, 4), (4, 2), (5, 1)])
 @pytest.mark.parametrize("read_before", [{}, {"cls_layers": (6,)}])
 def test_class_tokens_of_the_last_blocks_that_have_one(cls_insert, blocks, read_before):

@@ -21,6 +21,7 @@ def filled(shapes, seed=0):
     return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
+@pytest.mark.slow
 def test_measures_are_those_of_evaluation_mode():
     experiment = tiny_experiment("equimod", **{"model.drop_path_rate": 0.5})
     learner, batch = experiment.learner, real_batch(experiment)

@@ -10,6 +10,7 @@ from ser_jax.evaluate.layers.transforms import DEFAULT_TRANSFORMS
 EXACT = [x for x in DEFAULT_TRANSFORMS if x.split("/")[0] not in ("scale", "aspect")]
 
 
+@pytest.mark.slow
 def test_an_equivariant_encoder_is_perfect_under_every_transform():
     scores = equivariance_by_depth(Cells(), {}, noise(4), seed=0)
     assert scores.keys() == {"layer_1"}

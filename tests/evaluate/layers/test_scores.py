@@ -80,6 +80,7 @@ def scores_of(encode, images, transforms=PADDED, **settings):
     return equivariance_scores(encode, images, transforms=transforms, **settings)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [PATCH, PATCH // 2], ids=["patches", "finer cells"])
 def test_an_equivariant_encoder_is_perfect(cell):
     """Turns, flips and translations; padding slots hold NaN."""
@@ -129,6 +130,7 @@ def random_tokens(canvas, grid_shape, num_slots):
     return dataclasses.replace(out, grids={1: TokenGrid(tokens, grid_shape, out.valid)})
 
 
+@pytest.mark.slow
 def test_random_tokens_score_nothing_once_corrected():
     """A common direction lifts the cosine to a half, and not one of the others."""
     images = noise(n=4, side=9)
@@ -189,6 +191,7 @@ def test_a_2_by_2_grid_by_hand():
         assert whole.random == pytest.approx(random, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_batches_add_up_and_count_each_image_once():
     """The last of three batches reaches back for images it has seen."""
     images, encode = noise(), encoder(positional=0.3)
@@ -227,6 +230,7 @@ def test_transforms_are_what_they_are_called():
     assert DEFAULT_TRANSFORMS["aspect/1.33"].grid_shape(14) == (16, 12)
 
 
+@pytest.mark.slow
 def test_one_shape_for_each_kind_of_transform():
     shapes = set()
     inner = encoder()
@@ -247,6 +251,7 @@ def test_what_the_grid_cannot_show_is_left_out():
     assert scores.keys() == TURNS.keys()  # 2 x 2 tokens round back to 2 x 2
 
 
+@pytest.mark.slow
 def test_scores_of_a_vit():
     vit = ViT(16, 2, 2, PATCH, 4 * PATCH, grid_layers=(1, 2))
     images = noise(n=2, side=4)

@@ -38,6 +38,7 @@ def by_decompositions(clean: np.ndarray, moved: np.ndarray) -> tuple[float, floa
     return rho.mean(), np.mean(rho * in_place[: len(rho)])
 
 
+@pytest.mark.slow
 def test_two_batches_match_explicit_decompositions():
     """A curved map that depends on places: no two correlations are equal.
 
@@ -102,6 +103,7 @@ class Random(Cells):
         return out.replace(grids={1: grid}, cls=tokens[:, 0])
 
 
+@pytest.mark.slow
 def test_unrelated_maps_score_what_shuffled_ones_do():
     score = seis(Random(), noise())["rotation/90"]
     assert score["rows_per_dimension"] > 50

@@ -28,6 +28,7 @@ def norm(params, x):
     return layer_norm("norm").apply({"params": params}, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"cls_insert": 1, "grid_layers": (1,)}])
 def test_the_last_block_redone_with_it_gives_the_class_token(settings):
     encoder = vit(**settings)

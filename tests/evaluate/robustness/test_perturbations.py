@@ -72,6 +72,7 @@ def test_frames_of_a_clip_share_what_is_loaded(monkeypatch):
     assert len(decoded) == 3 * len(PERTURBATIONS)
 
 
+@pytest.mark.slow
 def test_generated_does_not_depend_on_threads_or_passes(monkeypatch):
     rng = np.random.default_rng(0)
     # Grey but for noise, so that any more of it changes predictions.

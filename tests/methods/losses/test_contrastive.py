@@ -11,6 +11,7 @@ from helpers.support import assert_close
 from ser_jax.methods.losses.contrastive import info_nce, nt_xent, symmetric_info_nce
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_matches_the_reference(golden):
     data = golden("moco_loss_heads")

@@ -92,6 +92,7 @@ def dense_mean_loss(student, target, valid, same_view, same_view_valid):
     return jnp.sum(per_token * valid.reshape(-1)) / valid.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_tokens", [1, 6, 1024])
 def test_gradients_match_automatic_differentiation_of_the_dense_form(block_tokens):
     student, target, valid, same_view, same_view_valid = random_case(1)
@@ -134,6 +135,7 @@ def test_a_constant_target_costs_no_second_pass():
     assert (constant, both) == (2, 4)
 
 
+@pytest.mark.slow
 def test_one_image_has_no_negatives_and_zero_loss():
     student, target, valid, *_ = random_case(3, b=1)
     loss, grad = jax.value_and_grad(
@@ -245,6 +247,7 @@ def symmetric_loss(students, targets, elements, temperature):
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_matches_the_reference_value_and_gradient(golden):
     data = golden("equiv_loss")
@@ -254,6 +257,7 @@ def test_matches_the_reference_value_and_gradient(golden):
         check_recorded(data, [case], data[f"{case}/temperature"], data[f"{case}/loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_matches_the_reference_of_two_devices(golden):
     data = golden("equiv_loss")

@@ -132,6 +132,7 @@ def plain_loss(name: str, logits: jax.Array, truth: np.ndarray) -> jax.Array:
     return jnp.mean((jnp.tanh(logits) - truth) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip_quirk", [False, True])
 def test_loss_matches_a_plain_reference_value_and_gradient(rng, flip_quirk):
     """Red if a weight, a direction, a loss or a mean is changed."""
@@ -178,6 +179,7 @@ def test_loss_matches_a_plain_reference_value_and_gradient(rng, flip_quirk):
     assert all(np.abs(grad).max() > 1e-4 for grad in actual[1][1].values())
 
 
+@pytest.mark.slow
 def test_metrics_say_how_well_each_target_is_met():
     """An exact prediction has r2 and accuracy 1, the mean has r2 0."""
     views = two_views(16)
@@ -211,6 +213,7 @@ def test_metrics_say_how_well_each_target_is_met():
     assert metrics["flip_accuracy"] == metrics["rotation_accuracy"] == 0
 
 
+@pytest.mark.slow
 def test_a_target_that_never_varies_has_r2_zero():
     """Red if its spread of zero is divided by."""
     views = dict.fromkeys(VIEWS, made_up_view(0, 4))

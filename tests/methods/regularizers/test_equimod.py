@@ -32,6 +32,7 @@ def heads_from(sd: dict) -> dict:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_matches_the_reference_value_and_gradient(golden):
     data = golden("equimod")

@@ -96,6 +96,7 @@ def reference_step(data, model: dict):
     return learner, jax.tree.map(jnp.asarray, variables), views
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_a_whole_step_matches_the_reference_value_and_gradient(golden):
     data = golden("essl")

@@ -14,6 +14,8 @@ from ser_jax.models.outputs import TokenGrid
 from ser_jax.views.recipe import Recipe
 from ser_jax.views.view import View
 
+pytestmark = pytest.mark.slow
+
 SIDE, BATCH, DIM = 4, 6, 5
 
 

@@ -38,6 +38,7 @@ def regularizer_of(data) -> STL:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_matches_the_reference_value_and_gradient(golden):
     data = golden("stl")
@@ -187,6 +188,7 @@ def test_a_pair_lends_each_other_its_transformation(rng):
         assert_close(codes, plain_mlp("trans_projector", chosen))
 
 
+@pytest.mark.slow
 def test_loss_weighs_codes_inside_the_term(rng):
     features = {
         name: jax.random.normal(rng, (4, 6)) + i for i, name in enumerate(VIEWS)

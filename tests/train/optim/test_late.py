@@ -81,6 +81,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", OPTIMIZERS)
 def test_late_parameters_stay_and_then_learn_as_if_new(case):
     """Bitwise: no moment, count or decay from before the start is left in them.
