@@ -61,6 +61,7 @@ def test_mistakes_on_the_command_line(flags, message):
     assert re.search(message, run(*flags))
 
 
+@pytest.mark.slow
 def test_help_shows_the_form_of_a_config_and_the_presets():
     done = run_program("ser_jax.main", "--help", cwd=ROOT)
     for word in ("--config:", "--workdir:", "--[no]show_config:"):

@@ -51,6 +51,7 @@ def test_any_number_of_images(encoder, num):
         np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_few_programs_serve_all_numbers(encoder):
     _, embed, _ = encoder._compiled
     embed.clear_cache()

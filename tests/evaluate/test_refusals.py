@@ -13,6 +13,8 @@ from ser_jax.evaluate.task import Task
 from ser_jax.evaluate.tasks import TASKS
 from ser_jax.storage.record import Record
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
@@ -25,7 +27,6 @@ def run(workdir):
     return open_run(str(workdir), num_pictures=8)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "tasks, options, message",
     [
@@ -99,7 +100,6 @@ def test_too_few_images_for_the_least_k(run, tmp_path):
         evaluate(short, ["knn"], folder=tmp_path)
 
 
-@pytest.mark.slow
 def test_a_run_can_be_evaluated_elsewhere(run, workdir, tmp_path):
     """The workdir moved, and so has its data; results are still of these weights."""
     measure(run, run.folder, "health")

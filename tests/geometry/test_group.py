@@ -71,6 +71,7 @@ def test_grid_shapes_are_spread_over_the_ranges():
     assert abs(np.log(shapes[:, 0] / shapes[:, 1]).mean()) < 0.01
 
 
+@pytest.mark.slow
 def test_independent_sampling_reaches_all_relative_elements():
     view0, view1 = group.Group(base_side=4).sample_pair(jax.random.key(2), 2000)
     counts = np.bincount(group.relative(view1, view0).d4, minlength=8)
@@ -118,6 +119,7 @@ def test_bad_settings_are_refused(field, value):
         group.Group(base_side=8, **{field: value})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rotations, flips, elements",
     [

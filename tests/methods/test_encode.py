@@ -57,6 +57,7 @@ def test_global_views_have_statistics_of_their_own(case):
         np.testing.assert_allclose(features[name].cls, alone(name)[0][0], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, num", [("rot", 4), ("local", 2)])
 def test_views_of_a_group_share_theirs(case, kind, num):
     features, _, alone = case

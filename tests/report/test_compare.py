@@ -65,6 +65,7 @@ def compared(runs, tmp_path):
     return text, found
 
 
+@pytest.mark.slow
 def test_report(runs, tmp_path):
     """Red if a column is another run's, or a setting that agrees is listed."""
     text, found = compared(runs, tmp_path)
@@ -119,6 +120,7 @@ def test_curves_overlay_the_runs(runs, tmp_path, monkeypatch):
     assert all(ax.get_legend() is None for ax in axes.values())
 
 
+@pytest.mark.slow
 def test_a_run_that_has_not_ended_gives_what_it_has(runs, tmp_path):
     """Red if it is refused, its state is not told, or its checkpoint's config lost."""
     write_metrics(tmp_path / "early", [2.5])

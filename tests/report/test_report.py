@@ -150,6 +150,7 @@ def test_every_run_and_number(runs, tmp_path):
     assert "0.5" not in page.best and "0.375" not in page.best
 
 
+@pytest.mark.slow
 def test_self_contained_and_accessible(runs, tmp_path):
     """Red if the page asks for anything, runs anything, or a picture has no words."""
     text, page = read(runs, tmp_path)

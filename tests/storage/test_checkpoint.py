@@ -76,6 +76,7 @@ def test_saves_each_step_once(tmp_path):
         assert checkpointer.all_steps() == [3, 7]
 
 
+@pytest.mark.slow
 def test_keeps_newest_multiples_and_best_across_restarts(tmp_path):
     state = placed({"x": jnp.zeros(8)})
     options = {"keep_latest": 2, "best_metric": "knn"}

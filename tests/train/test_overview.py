@@ -19,6 +19,7 @@ def lines():
     return first, dict(line.split(maxsplit=1) for line in rest), shapes
 
 
+@pytest.mark.slow
 def test_the_first_lines_say_what_is_trained_on_what(lines):
     """Red if a setting is another's, or the run's own end is not told."""
     first, rows, _ = lines

@@ -111,6 +111,7 @@ def test_off_is_neutral(draws):
     np.testing.assert_array_equal(draws.solarize_threshold[~draws.solarize_on], 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("convention", ["torchvision", "kornia"])
 def test_neutral_parameters_change_no_bit(rng, convention):
     recipe = dataclasses.replace(EVERYTHING, colour=convention)
@@ -252,6 +253,7 @@ def test_kornia_pipelines(golden):
         np.testing.assert_allclose(got, draw["y"], atol=5e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_quarter_turns_are_drawn_at_their_rate_and_applied(rng):
     recipe = dataclasses.replace(recipes.recipe("plain", "global/0", 8), rot90_prob=0.6)
     pictures = images(64)

@@ -104,6 +104,7 @@ def test_step_against_loops():
     assert_close(trained.bias[0], head[1])
 
 
+@pytest.mark.slow
 def test_chooses_feature_and_learning_rate():
     """Red if the winner's index is off, or a diverged head counts as right."""
     protocol = dataclasses.replace(

@@ -21,6 +21,7 @@ def trained():
     return vit, {"params": params}, images
 
 
+@pytest.mark.slow
 def test_norms_are_the_trained_ones_or_plain(trained):
     """Red if the trained norm is overwritten, or a plain one has a scale of zero."""
     vit, variables, images = trained
@@ -45,6 +46,7 @@ def test_some_layers(trained):
     )
 
 
+@pytest.mark.slow
 def test_jitted_functions_take_it_and_compile_once(trained):
     vit, variables, images = trained
     traces = []

@@ -29,6 +29,7 @@ def test_an_equivariant_encoder_is_perfect_under_every_transform():
         assert np.isnan(score["token_cosine_unmoved"]), name
 
 
+@pytest.mark.slow
 def test_a_positional_encoder_stays_where_it_is():
     """Red if the unmoved map is the carried one."""
     scores = equivariance_by_depth(Cells(positional=9.0), {}, noise(4), seed=0)

@@ -40,6 +40,7 @@ def warp(maps: np.ndarray, generator, t: float) -> np.ndarray:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_matches_finite_differences(kind):
     """A curved map that is neither equivariant nor lost, over two batches."""

@@ -101,6 +101,7 @@ def test_an_equivariant_encoder_is_perfect(cell):
     assert np.isfinite(scores["scale/1.5"].error)
 
 
+@pytest.mark.slow
 def test_smooth_colours_scale_with_the_picture():
     """Red if the carried grid is resized to another shape than the picture."""
     resizes = {k: v for k, v in DEFAULT_TRANSFORMS.items() if k not in EXACT}
@@ -112,6 +113,7 @@ def test_smooth_colours_scale_with_the_picture():
         assert score.error < 2e-3, name
 
 
+@pytest.mark.slow
 def test_a_positional_encoder_is_not_equivariant():
     scores = scores_of(encoder(positional=9.0), noise())
     for name in EXACT:
@@ -153,6 +155,7 @@ def test_one_token_everywhere_is_no_equivariance():
     assert score.top1_chance == 1 / 25  # 36 slots
 
 
+@pytest.mark.slow
 def test_a_2_by_2_grid_by_hand():
     """Reference by loops, on an encoder that is neither exact nor lost."""
     images, encode = noise(n=2, side=2) + 1, encoder(positional=0.2)
@@ -245,6 +248,7 @@ def test_one_shape_for_each_kind_of_transform():
     assert len(shapes) == 2
 
 
+@pytest.mark.slow
 def test_what_the_grid_cannot_show_is_left_out():
     moves = DEFAULT_TRANSFORMS | {"same": Reshape(), "stay": Translation()}
     scores = scores_of(encoder(), noise(n=2, side=2), moves)

@@ -65,6 +65,7 @@ def test_two_batches_match_explicit_decompositions():
         np.testing.assert_allclose(actual[1], expected[1], rtol=1e-2, err_msg=name)
 
 
+@pytest.mark.slow
 def test_an_equivariant_encoder_keeps_everything_in_other_places():
     scores = seis(Cells(curved=True), noise())
     assert scores.keys() == DEFAULT_TRANSFORMS.keys()
@@ -79,6 +80,7 @@ def test_an_equivariant_encoder_keeps_everything_in_other_places():
     assert scores["scale/0.8"]["equivariance"] > 2 * scores["scale/0.8"]["chance"]
 
 
+@pytest.mark.slow
 def test_maps_that_stay_keep_everything_in_place():
     """A picture with all symmetries; a code of places that drowns the picture."""
     images = noise()

@@ -91,6 +91,7 @@ def last_input(encoder, variables):
     return seen[-1]
 
 
+@pytest.mark.slow
 def test_a_class_token_that_joins_at_the_last_block_is_refused():
     encoder = vit(cls_insert=2)
     with pytest.raises(ValueError, match="joins after block 2 of 3"):

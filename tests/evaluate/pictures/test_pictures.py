@@ -162,6 +162,7 @@ def test_token_maps_of_a_positional_encoder():
     np.testing.assert_allclose(row.carried, row.tokens[:, ::-1])
 
 
+@pytest.mark.slow
 def test_token_maps_picture(maps, tmp_path, figures):
     """Red if the turned colours are not those of the turned picture."""
     _, rows = maps

@@ -35,6 +35,7 @@ def test_matches_the_reference(golden):
     assert_close(grads[1], data["symmetric/grad_q2"])
 
 
+@pytest.mark.slow
 def test_hand_value_and_accuracy():
     queries = np.array([[2.0, 0.0], [0.0, 3.0]])
     keys = np.array([[1.0, 0.0], [5.0, 0.0]])  # the second query prefers no key
@@ -44,6 +45,7 @@ def test_hand_value_and_accuracy():
     np.testing.assert_array_equal(correct, [1.0, 0.0])
 
 
+@pytest.mark.slow
 def test_keys_take_no_gradient():
     x = np.random.default_rng(0).normal(size=(4, 3))
     grad = jax.grad(lambda k: info_nce(x, k, temperature=0.2)[0].sum())(x + 1)

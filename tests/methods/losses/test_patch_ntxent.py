@@ -145,6 +145,7 @@ def test_one_image_has_no_negatives_and_zero_loss():
     np.testing.assert_allclose(grad, 0.0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_finite_at_zero_vectors_and_low_temperature():
     student, target, valid, *_ = random_case(4)
     student[0, 0], target[1, 1] = 0.0, 0.0

@@ -88,6 +88,7 @@ def random_outputs(rng, b=3, d=5) -> EquiModOutputs:
     )
 
 
+@pytest.mark.slow
 def test_published_loss_by_loops_value_and_gradient(rng):
     """Every embedding and prediction against all others. Red without the y-y pairs."""
     outputs, temperature = random_outputs(rng), 0.3
@@ -210,6 +211,7 @@ def test_official_constants_describe_what_they_name():
         np.testing.assert_allclose(std[switches], expected, rtol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negatives", ["all", "cross"])
 def test_gradient_reaches_the_features_of_all_three_views(rng, negatives):
     views = {name: made_up_view(seed, 8) for seed, name in enumerate(VIEWS)}
