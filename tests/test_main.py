@@ -1,7 +1,6 @@
 """The command line: one clear message for each mistake, nothing left behind."""
 
 import ast
-import importlib.util
 import pathlib
 import re
 import runpy
@@ -10,8 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
-from helpers.programs import call, run_program
+from helpers.programs import call, parse_flags, run_program
 from helpers.support import tiny_config, write_config
 
 from ser_jax.config import flags as command_line
@@ -166,16 +164,5 @@ def test_readme_command_parses(command):
 
 
 def check_flags(module, words):
-    done = call(parse, module, words, cwd=ROOT)
+    done = call(parse_flags, module, words, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-
-
-def parse(name, words):
-    spec = importlib.util.find_spec(name)
-    name += ".__main__" * bool(spec.submodule_search_locations)
-    module = importlib.import_module(name)
-    getattr(module, "_define_flags", lambda: None)()
-    sys.argv = ["x", *words]  # where config flags look for their own
-    rest = flags.FLAGS(sys.argv)[1:]
-    # Runs are the only arguments that are no flags.
-    assert name.startswith("ser_jax.report") or not rest, rest

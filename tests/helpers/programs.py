@@ -7,6 +7,7 @@ Programs that train are started as a user starts them: `helpers.support.start_ma
 """
 
 import dataclasses
+import importlib.util
 import multiprocessing
 import os
 import pathlib
@@ -14,6 +15,8 @@ import runpy
 import sys
 import tempfile
 from collections.abc import Callable
+
+from absl import flags
 
 LIBRARIES = ["ser_jax.train.loop", "ser_jax.evaluate.results", "ser_jax.report.curves"]
 FORKS = multiprocessing.get_context("forkserver")
@@ -56,3 +59,15 @@ def _redirected(out, err, cwd, function, *args):
 def _run_module(module, arguments):
     sys.argv = ["", *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def parse_flags(name: str, words: list[str]) -> None:
+    """Reads what a program is given, and does nothing else."""
+    spec = importlib.util.find_spec(name)
+    name += ".__main__" * bool(spec.submodule_search_locations)
+    module = importlib.import_module(name)
+    getattr(module, "_define_flags", lambda: None)()
+    sys.argv = ["x", *words]  # where config flags look for their own
+    rest = flags.FLAGS(sys.argv)[1:]
+    # Runs are the only arguments that are no flags.
+    assert name.startswith("ser_jax.report") or not rest, rest
