@@ -148,7 +148,8 @@ class Checkpointer:
             return False
         record = Record.of(state, meta, metrics or {})
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record.to_json())
+            state=ocp.args.StandardSave(_once(state)),
+            meta=ocp.args.JsonSave(record.to_json()),
         )
         self._score(step, record)
         self.wait()  # `_list_files` is about the step before until then.
@@ -252,6 +253,19 @@ class Checkpointer:
     def __exit__(self, *exc_info: object) -> None:
         """Closes it."""
         self.close()
+
+
+def _once(state: Any) -> Any:
+    """One device's copy of what all have, if one process has all of them.
+
+    Of an array with several copies each device would write a part, by a program of its
+    own, hundreds of which are compiled at the first save.
+    """
+    if jax.process_count() > 1:
+        return state
+    return jax.tree.map(
+        lambda x: x.addressable_data(0) if x.is_fully_replicated else x, state
+    )
 
 
 class _KeepBest(checkpoint_managers.PreservationPolicy):
