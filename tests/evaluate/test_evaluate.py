@@ -16,9 +16,10 @@ from helpers.support import made_up_state, program_env
 
 from ser_jax.data.host_transforms import CentreCrop
 from ser_jax.evaluate import subject
+from ser_jax.evaluate.classify import finetune, linear, logreg
 from ser_jax.evaluate.classify.heads import Head
 from ser_jax.evaluate.classify.linear import HeadOptions, linear_head
-from ser_jax.evaluate.classify.logreg import logistic_regression
+from ser_jax.evaluate.layers import equimod
 from ser_jax.evaluate.open import open_run
 from ser_jax.evaluate.probe import make_online_knn
 from ser_jax.evaluate.results import choose
@@ -84,8 +85,8 @@ def test_features_are_read_once_and_results_of_other_tasks_stay(
     # With a class token in one block alone there is no cls4.
     assert first["tasks"]["linear"]["num_heads"] == 20
     # Three of the 45 strengths: all take a minute.
-    few = functools.partial(logistic_regression, l2_values=(1.0, 1e-2, 1e-4))
-    monkeypatch.setattr("ser_jax.evaluate.classify.logreg.logistic_regression", few)
+    few = functools.partial(logreg.logistic_regression, l2_values=(1.0, 1e-2, 1e-4))
+    monkeypatch.setattr(logreg, "logistic_regression", few)
     results, report = measure(run, tmp_path, "logreg")
     assert list(results["tasks"]) == ["linear", "logreg"]
     assert results["tasks"]["linear"] == first["tasks"]["linear"]
@@ -99,7 +100,7 @@ def test_the_head_is_kept_for_tasks_that_classify_pictures(run, tmp_path, monkey
     options = HeadOptions()
     result, _ = measure(run, tmp_path, "linear")
     assert result["tasks"]["linear"]["protocol"] == "grid, cached features"
-    monkeypatch.setattr("ser_jax.evaluate.classify.linear.linear_probe", None)
+    monkeypatch.setattr(linear, "linear_probe", None)
     head, feature = linear_head(run, options)
     logits, labels = run.classifier(head, feature)(run.data.held_out, run.transform)
     top1 = (logits.argmax(axis=1) == labels).mean()
@@ -177,7 +178,7 @@ def test_what_was_finetuned_is_evaluated(run, tmp_path, monkeypatch):
         settings["on_step"](1, {"loss": 1.0})
         return variables, head
 
-    monkeypatch.setattr("ser_jax.evaluate.classify.finetune.finetune", no_training)
+    monkeypatch.setattr(finetune, "finetune", no_training)
     options = {"protocol": "moco_v3"}
     tasks = measure(run, tmp_path, "linear", "finetune", **options)[0]["tasks"]
     assert tasks["finetune"]["top1"] == pytest.approx(tasks["linear"]["top1"])
@@ -209,7 +210,7 @@ def test_equimod_is_measured_with_its_own_heads(tmp_path, monkeypatch):
         assert all(len(crops) == 8 for crops in batch["crops"].values())
         return {"gain": 0.25, "ratio": 1.5}
 
-    monkeypatch.setattr("ser_jax.evaluate.layers.equimod.equimod_scores", check)
+    monkeypatch.setattr(equimod, "equimod_scores", check)
     tasks = measure(run, tmp_path / "out", "equimod")[0]["tasks"]
     assert tasks["equimod"] == {"gain": 0.25, "ratio": 1.5}
     with pytest.raises(ValueError, match="barlow_twins has no encoder 'target'"):

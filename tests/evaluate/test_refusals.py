@@ -7,6 +7,7 @@ import shutil
 import pytest
 from helpers.evaluated import make_run, measure
 
+from ser_jax.evaluate import results as results_lib
 from ser_jax.evaluate.open import open_run
 from ser_jax.evaluate.results import choose, evaluate
 from ser_jax.evaluate.task import Task
@@ -131,7 +132,7 @@ def test_one_failure_does_not_end_everything(run, tmp_path, monkeypatch):
 
     failing = Task("flops", None, "", broken)
     small = {"health": TASKS["health"], "flops": failing, "knn": TASKS["knn"]}
-    monkeypatch.setattr("ser_jax.evaluate.results.TASKS", small)
+    monkeypatch.setattr(results_lib, "TASKS", small)
     results, report = measure(run, tmp_path, "all")
     assert results["tasks"].keys() == {"health", "knn"}
     assert results["left_out"] == {"flops": "failed: a broken picture"}
