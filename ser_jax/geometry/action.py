@@ -9,6 +9,7 @@ own. D4 elements come out bitwise exact: their operators hold only zeros and one
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ser_jax.geometry.group import Element
 
@@ -63,6 +64,9 @@ KERNELS = {
 }
 
 
+_TAPS = np.array([-1.0, 0.0, 1.0, 2.0], np.float32)  # samples around a point
+
+
 def resize_operator(
     num_in: jax.Array | int,
     num_out: jax.Array | int,
@@ -99,13 +103,11 @@ def resize_operator(
     out = jnp.arange(max_out).reshape((1,) * (num_in.ndim - 1) + (max_out,))
     cell = jnp.where(flip, num_out - 1 - out, out)  # [..., max_out]
     centre = (cell.astype(jnp.float32) + 0.5) * step - 0.5
-    base = jnp.floor(centre)
-    taps = (
-        jax.nn.one_hot(jnp.clip(base.astype(jnp.int32) + offset, 0, num_in - 1), max_in)
-        * KERNELS[kernel](centre - (base + offset))[..., None]
-        for offset in (-1, 0, 1, 2)
-    )
-    return jnp.where((out < num_out)[..., None], sum(taps), 0.0)
+    taps = jnp.floor(centre)[..., None] + _TAPS.reshape((1,) * centre.ndim + (4,))
+    weights = KERNELS[kernel](centre[..., None] - taps)  # [..., max_out, 4]
+    inside = jnp.clip(taps.astype(jnp.int32), 0, num_in[..., None] - 1)
+    matrix = jnp.sum(jax.nn.one_hot(inside, max_in) * weights[..., None], axis=-2)
+    return jnp.where((out < num_out)[..., None], matrix, 0.0)
 
 
 def slot_cells(
