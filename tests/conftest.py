@@ -7,6 +7,7 @@ more than `FAST_LIMIT_S` of the processor's time fails. The other runs time noth
 
     pytest -m fast      between edits
     pytest              before a change is handed in, and in CI
+    pytest --release    before a release: where the others take a sample, everything
 """
 
 import atexit
@@ -59,6 +60,20 @@ gc.set_threshold(50_000, 50, 100)
 FAST_LIMIT_S = 5.0
 FULL_GOLDEN_DIR = os.environ.get("SER_GOLDEN_DIR")
 GOLDEN_DIR = pathlib.Path(FULL_GOLDEN_DIR or pathlib.Path(__file__).parent / "golden")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--release",
+        action="store_true",
+        help="every pair of methods, preset and number of devices, not a sample",
+    )
+
+
+@pytest.fixture
+def release(pytestconfig):
+    """Whether everything is wanted, not a sample."""
+    return pytestconfig.getoption("release")
 
 
 def pytest_collection_modifyitems(items):

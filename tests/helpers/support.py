@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ser_jax.config.defaults import base_config
@@ -131,6 +132,21 @@ def train_two_steps(experiment: Experiment) -> tuple[Any, Any, dict]:
             assert np.isfinite(value), name
     assert int(state.step) == 2
     return before, state.variables.params, metrics
+
+
+def trace_loss(experiment: Experiment) -> dict:
+    """The shapes of a step's metrics; without the gradient a trace is half as dear."""
+    learner = experiment.learner
+
+    def run(batch):
+        variables = experiment.init_state(experiment.init_rng).variables
+        rng, step = experiment.step_rng, jnp.zeros((), jnp.int32)
+        views = learner.make_views(rng, batch, step)
+        return learner.loss(variables.params, variables, views, rng, step)
+
+    loss, aux = jax.eval_shape(run, experiment.abstract_batch())
+    assert loss.shape == () and loss.dtype == jnp.float32
+    return aux.metrics
 
 
 def write_config(config, path: pathlib.Path) -> pathlib.Path:

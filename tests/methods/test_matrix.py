@@ -1,4 +1,8 @@
-"""Every base with every regularizer: steps, gradient flow, any number of devices."""
+"""Every base with every regularizer: steps, gradient flow, any number of devices.
+
+Every pair's loss is traced; a sample, in which every method is, is compiled and run.
+`pytest --release` runs all of them.
+"""
 
 import itertools
 
@@ -6,7 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.support import assert_close, real_batch, tiny_config, train_two_steps
+from helpers.support import (
+    assert_close,
+    real_batch,
+    tiny_config,
+    trace_loss,
+    train_two_steps,
+)
 
 from ser_jax.methods.objectives import OBJECTIVES
 from ser_jax.methods.regularizers import REGULARIZERS
@@ -37,16 +47,24 @@ PAIRS = [
     for objective, regularizer in itertools.product(OBJECTIVES, REGULARIZERS)
     for layer in layers_of(regularizer)
 ]
+# MoCo v3 trains with all of them, and each base alone, in config/test_configs.py.
+SAMPLE = [
+    *(("dino", "essl", 2), ("barlow_twins", "equimod", 1), ("simclr", "ser", 1)),
+    *(("simclr", "stl", 2), ("byol", "augself", 1)),
+]
 
 
 @pytest.mark.parametrize("objective, regularizer, layer", PAIRS)
-def test_pair_trains_two_steps(objective, regularizer, layer):
+def test_pair_trains_two_steps(objective, regularizer, layer, release):
     overrides = {} if regularizer == "none" else {"regularizer.layer": layer}
     # One in two sees local views too.
     num_local = 2 if PAIRS.index((objective, regularizer, layer)) % 2 else 0
     experiment = experiment_of(
         objective, regularizer, **overrides, **{"objective.num_local": num_local}
     )
+    if not release and (objective, regularizer, layer) not in SAMPLE:
+        assert trace_loss(experiment)
+        return
     before, after, metrics = train_two_steps(experiment)
     assert (metrics["loss_equiv"] == 0) == (regularizer == "none")
     for part in before:  # every part learns
@@ -81,7 +99,7 @@ def test_term_trains_the_blocks_up_to_its_layer_and_its_heads(regularizer):
         assert not any(np.any(leaf) for leaf in jax.tree.leaves(part))
 
 
-# With MoCo v3 and SER, in test_train_step.py, every loss once.
+# With MoCo v3 and SER, in train/test_step.py, every loss once.
 EVERY_OTHER_LOSS = [
     ("dino", "equimod"),
     ("barlow_twins", "augself"),
@@ -90,10 +108,19 @@ EVERY_OTHER_LOSS = [
 ]
 
 
-@pytest.mark.parametrize("objective, regularizer", EVERY_OTHER_LOSS)
-def test_one_device_equals_eight(objective, regularizer):
-    experiment = experiment_of(objective, regularizer)
+def pytest_generate_tests(metafunc):
+    if "pair" in metafunc.fixturenames:
+        everything = metafunc.config.getoption("release")
+        pairs = [(o, r) for o in OBJECTIVES for r in REGULARIZERS]
+        pairs = pairs if everything else EVERY_OTHER_LOSS
+        metafunc.parametrize("pair", pairs, ids="-".join)
+
+
+def test_one_device_equals_eight(pair, release):
+    """And two and four, for a release."""
+    experiment = experiment_of(*pair)
     batch = real_batch(experiment)
+    state = jax.jit(experiment.init_state)(experiment.init_rng)
 
     def run(state, batch):
         views = experiment.learner.make_views(experiment.step_rng, batch, 0)
@@ -105,13 +132,14 @@ def test_one_device_equals_eight(objective, regularizer):
             jnp.zeros((), jnp.int32),
         )
 
-    results = []
-    for num_devices in (1, 8):
+    def on(num_devices):
         mesh = make_mesh(jax.devices()[:num_devices])
-        init = jax.jit(experiment.init_state, out_shardings=replicated(mesh))
-        out = jax.jit(run)(init(experiment.init_rng), shard_batch(batch, mesh))
-        results.append(jax.device_get(out))
-    ((loss, aux), grads), ((loss_8, aux_8), grads_8) = results
-    np.testing.assert_allclose(loss, loss_8, rtol=1e-5)
-    jax.tree.map(lambda a, b: assert_close(a, b, 1e-4, 1e-5), aux, aux_8)
-    jax.tree.map(lambda a, b: assert_close(a, b, 1e-4, 1e-5), grads, grads_8)
+        replica = jax.device_put(state, replicated(mesh))
+        return jax.device_get(jax.jit(run)(replica, shard_batch(batch, mesh)))
+
+    (loss, aux), grads = on(1)
+    for num_devices in (2, 4, 8) if release else (8,):
+        (its_loss, its_aux), its_grads = on(num_devices)
+        np.testing.assert_allclose(loss, its_loss, rtol=1e-5)
+        jax.tree.map(lambda a, b: assert_close(a, b, 1e-4, 1e-5), aux, its_aux)
+        jax.tree.map(lambda a, b: assert_close(a, b, 1e-4, 1e-5), grads, its_grads)

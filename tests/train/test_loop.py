@@ -11,7 +11,13 @@ import subprocess
 import jax
 import numpy as np
 import pytest
-from helpers.runs import assert_close_state, assert_same_state, final_state, losses
+from helpers.runs import (
+    assert_close_state,
+    assert_same_state,
+    final_state,
+    losses,
+    once_for_equals,
+)
 from helpers.support import (
     program_env,
     start_main,
@@ -30,6 +36,15 @@ from ser_jax.train import sharding
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_are_shared():
+    """Runs that train alike share what is compiled and counted for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("compile_train_step", "compile_equiv_grad_norm", "account"):
+            patch.setattr(train, name, once_for_equals(getattr(train, name)))
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     return str(tmp_path_factory.mktemp("data"))
@@ -44,6 +59,13 @@ def config(data_dir):
     config.checkpoint.every_steps = 2
     config.knn.every_epochs = 0.0
     config.optimizer.warmup_epochs = 0.0  # so that four steps move the weights
+    return config
+
+
+@pytest.fixture
+def plain(config):
+    """The same without SER: what is tested has nothing to do with it."""
+    config.regularizer = tiny_config(regularizer="none").regularizer
     return config
 
 
@@ -119,18 +141,18 @@ def test_kill_9_and_rerun_gives_the_same_parameters(config, tmp_path, uninterrup
     assert_same_state(final_state(config, tmp_path)[0], uninterrupted[1])
 
 
-def test_sigterm_saves_and_exits_cleanly_and_the_run_goes_on(config, tmp_path):
-    config.checkpoint.every_steps = 10**6
-    process = start_main(config, tmp_path, max_steps=300)
+def test_sigterm_saves_and_exits_cleanly_and_the_run_goes_on(plain, tmp_path):
+    plain.checkpoint.every_steps = 10**6
+    process = start_main(plain, tmp_path, max_steps=300)
     wait_for_step(process, tmp_path, 2)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     assert "SIGTERM: saved step" in stderr
-    saved = final_state(config, tmp_path)[1]
+    saved = final_state(plain, tmp_path)[1]
     assert 2 <= saved < 300
-    run(config, tmp_path, saved + 1)
-    assert final_state(config, tmp_path)[1] == saved + 1
+    run(plain, tmp_path, saved + 1)
+    assert final_state(plain, tmp_path)[1] == saved + 1
 
 
 def test_a_flipped_byte_is_noticed_and_the_run_still_ends_the_same(
@@ -174,12 +196,12 @@ def test_other_data_is_refused(config, uninterrupted):
         run(config, uninterrupted[0], 6)
 
 
-def test_a_diverging_run_names_step_and_last_good_checkpoint(config, tmp_path):
-    config.optimizer.base_lr = 1e30
-    config.optimizer.warmup_epochs = 0.0
-    config.checkpoint.every_steps = 1
+def test_a_diverging_run_names_step_and_last_good_checkpoint(plain, tmp_path):
+    plain.optimizer.base_lr = 1e30
+    plain.optimizer.warmup_epochs = 0.0
+    plain.checkpoint.every_steps = 1
     with pytest.raises(FloatingPointError, match=r"at step \d+.*checkpoints/\d+") as e:
-        run(config, tmp_path, 8)
+        run(plain, tmp_path, 8)
     named = int(str(e.value).split("checkpoints/")[1].split(".")[0])
     failed = int(str(e.value).split("at step ")[1].split(".")[0])
     steps = [int(p.name) for p in (tmp_path / "checkpoints").glob("[0-9]*")]
@@ -272,31 +294,31 @@ def test_a_damaged_newest_checkpoint_hides_no_contradiction(
         run(config, tmp_path, 6)
 
 
-def test_the_best_probed_state_is_kept(config, tmp_path):
+def test_the_best_probed_state_is_kept(plain, tmp_path):
     """Red if probed states are not saved, or their score does not reach the policy."""
     scores = iter([0.1, 0.9, 0.2, 0.3, 0.4])
-    config.checkpoint.every_steps = 10**6
-    config.knn.every_epochs = 1 / 93
-    config.checkpoint.keep_latest = 1
-    run(config, tmp_path, 4, lambda *_: lambda params: {"knn_accuracy": next(scores)})
+    plain.checkpoint.every_steps = 10**6
+    plain.knn.every_epochs = 1 / 93
+    plain.checkpoint.keep_latest = 1
+    run(plain, tmp_path, 4, lambda *_: lambda params: {"knn_accuracy": next(scores)})
     steps = {int(p.name) for p in (tmp_path / "checkpoints").glob("[0-9]*")}
     assert steps == {1, 4}
 
 
 def test_labelled_data_without_the_held_out_split_trains_unprobed(
-    config, tmp_path, caplog
+    plain, tmp_path, caplog
 ):
-    config.knn.every_epochs = 1.0
-    config.dataset.eval_split = "validation"
-    run(config, tmp_path, 1)
+    plain.knn.every_epochs = 1.0
+    plain.dataset.eval_split = "validation"
+    run(plain, tmp_path, 1)
     assert (
         "No k-NN probe" in caplog.text and "--config.dataset.eval_split" in caplog.text
     )
 
 
 @pytest.mark.skipif(os.name != "posix", reason="paths below a file")
-def test_a_workdir_that_cannot_be_written_is_refused(config, tmp_path):
+def test_a_workdir_that_cannot_be_written_is_refused(plain, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(OSError, match="cannot write"):
-        run(config, pathlib.Path(blocked) / "workdir", 2)
+        run(plain, pathlib.Path(blocked) / "workdir", 2)
