@@ -16,6 +16,8 @@ from ser_jax.data.crops import Batch
 from ser_jax.data.host_transforms import UnreadableImageError
 from ser_jax.data.sources import Source
 
+_EXAMPLES_AHEAD = 4  # a thread; more would wait for one that is slow, none works longer
+
 
 def train_loader(
     source: Source,
@@ -141,11 +143,15 @@ def _in_threads(
     """Batches whose examples are made by threads, so many batches ahead.
 
     Batched after the threads: before them, each would make a whole batch, and no more
-    could work than batches are wanted ahead.
+    could work than batches are wanted ahead. Grain looks through the examples that are
+    ahead at every one it takes, so these are few, and a thread of its own takes them.
     """
-    options = grain.ReadOptions(num_threads, prefetch_batches * local_batch_size)
-    return examples.to_iter_dataset(options).batch(
+    options = grain.ReadOptions(num_threads, _EXAMPLES_AHEAD * num_threads)
+    batches = examples.to_iter_dataset(options).batch(
         local_batch_size, drop_remainder=True
+    )
+    return grain.experimental.ThreadPrefetchIterDataset(
+        batches, prefetch_buffer_size=prefetch_batches
     )
 
 
