@@ -169,7 +169,7 @@ from ser_jax.benchmark.step import random_batch
 from ser_jax.benchmark import figures
 from ser_jax.storage import checkpoint
 from ser_jax.train.step import make_train_step
-e = tiny_experiment()
+e = tiny_experiment("none")
 state = jax.jit(e.init_state)(e.init_rng)
 step = make_train_step(e.learner, e.optimizer, e.learning_rate, e.step_rng)
 state, metrics = jax.jit(step)(state, random_batch(e))

@@ -1,11 +1,10 @@
 """Runs side by side: tables, curves, and what is refused."""
 
 import json
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import pytest
+from helpers.programs import run_program
 from matplotlib.figure import Figure
 
 from ser_jax.report.compare import compare
@@ -50,11 +49,6 @@ def runs(tmp_path):
         teacher_entropy=1.25,
     )
     return [str(tmp_path / name) for name in ("base", "ser")]
-
-
-def program(module, *args, cwd):
-    command = [sys.executable, "-m", module, *args]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 
 def compared(runs, tmp_path):
@@ -182,7 +176,7 @@ def test_refusals(runs, tmp_path, names, message):
 def test_command_line(runs, tmp_path):
     """Red if runs are not taken as arguments, or a mistake ends in a traceback."""
 
-    done = program("ser_jax.report", *runs, "--markdown=side by side", cwd=tmp_path)
+    done = run_program("ser_jax.report", *runs, "--markdown=side by side", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "| knn_accuracy " in done.stdout
     assert done.stdout.endswith(
@@ -192,14 +186,14 @@ def test_command_line(runs, tmp_path):
     assert {p.name for p in (tmp_path / "side by side").iterdir()} == {
         *("comparison.md", "comparison.json", "comparison.png", "report.html")
     }
-    wrong = program("ser_jax.report", *runs, "--markdwon=x", cwd=tmp_path)
+    wrong = run_program("ser_jax.report", *runs, "--markdwon=x", cwd=tmp_path)
     assert wrong.returncode == 1 and "Traceback" not in wrong.stderr
     assert "Unknown command line flag 'markdwon'" in wrong.stderr
 
 
 def test_the_program_of_before_says_what_it_is_called_now(runs, tmp_path):
     """Red if who types it is left with "No module named", or with a page of text."""
-    done = program("ser_jax.compare", *runs, "--out=x", cwd=tmp_path)
+    done = run_program("ser_jax.compare", *runs, "--out=x", cwd=tmp_path)
     assert done.returncode == 1 and not done.stdout
     (line,) = done.stderr.splitlines()
     assert "python -m ser_jax.report A B --markdown=DIR" in line

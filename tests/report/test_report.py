@@ -4,11 +4,10 @@ import html.parser
 import json
 import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from helpers.programs import run_program
 from matplotlib import image as png
 
 from ser_jax.evaluate.pictures import figures
@@ -291,17 +290,11 @@ def test_only_the_template_knows_html():
 def test_command_line(runs, tmp_path):
     """Red if runs are not taken as arguments, or a mistake ends in a traceback."""
 
-    def run(*args):
-        command = [sys.executable, "-m", "ser_jax.report", *args]
-        return subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, check=False
-        )
-
-    done = run(*runs, "--html=out.html")
+    done = run_program("ser_jax.report", *runs, "--html=out.html", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"Written to {tmp_path}/out.html.\n"
     assert (tmp_path / "out.html").exists()
-    wrong = run("nothing", "--htlm=x")
+    wrong = run_program("ser_jax.report", "nothing", "--htlm=x", cwd=tmp_path)
     assert wrong.returncode == 1 and "Traceback" not in wrong.stderr
     assert "Unknown command line flag 'htlm'" in wrong.stderr
 
