@@ -258,7 +258,10 @@ class ViT(nn.Module):
                 jax.random.split(rng, self.depth)
             )
 
-        stacked = self.param(BLOCKS, init)
+        if self.has_variable("params", BLOCKS):  # `param` would trace `init` anew
+            stacked = self.get_variable("params", BLOCKS)
+        else:
+            stacked = self.param(BLOCKS, init)
         sizes = np.diff([0, *stops]).tolist()
         # lax.split: its gradient is one concatenation, where slices would pad and add.
         leaves, tree = jax.tree.flatten(stacked)

@@ -70,6 +70,7 @@ def shrink(config):
     config.model.width = 8 if resnet else 16
     config.model.small_images = resnet
     narrow(config.objective, hidden_dim=16, output_dim=8, bottleneck_dim=8)
+    narrow(config.objective, num_local=min(config.objective.get("num_local", 0), 2))
     narrow(
         config.regularizer,
         projector_dim=8,
@@ -104,7 +105,8 @@ OF_ONE_SETTING = {
     *("moco_v3:ser_opposite", "moco_v3:ser_forward", "moco_v3:ser_bilinear"),
     *("moco_v3:ser_nearest", "moco_v3:ser_rotations", "moco_v3:ser_flips"),
     *("moco_v3:ser_scale", "moco_v3:ser_share10", "moco_v3:ser_ascend"),
-    *("moco_v3:ser_descend", "moco_v3:ser_weight_ascend"),
+    *("moco_v3:ser_descend", "moco_v3:ser_weight_ascend", "moco_v3:ser_d4"),
+    "digits_ser",  # it is trained by the first command of README
 }
 
 
