@@ -146,6 +146,18 @@ def readme_commands():
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
+def commands_of_docs():
+    """In fences or indented; those of one program, without shell loops around them."""
+    files = [*(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
+    text = "\n".join(path.read_text() for path in files).replace("\\\n", " ")
+    return sorted(set(re.findall(r"^(?:    )?(python -m ser_jax.*)$", text, re.M)))
+
+
+@pytest.mark.parametrize("command", commands_of_docs())
+def test_command_of_docs_parses(command):
+    test_readme_command_parses(command)
+
+
 @pytest.mark.parametrize("command", readme_commands())
 def test_readme_command_parses(command):
     """Modules exist, flags are defined, named config files and scripts are there."""
