@@ -47,6 +47,7 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     config.loader.num_threads = 16
     config.loader.num_workers = 0  # processes; threads alone are faster on few cores
     config.loader.prefetch_batches = 4
+    config.loader.timeout_s = 600.0  # that a batch may take until the run ends
 
     config.augment = ConfigDict()
     config.augment.recipe = "moco_v3"

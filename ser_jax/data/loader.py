@@ -15,6 +15,7 @@ import numpy as np
 from ser_jax.data.crops import Batch
 from ser_jax.data.host_transforms import UnreadableImageError
 from ser_jax.data.sources import Source
+from ser_jax.data.watched import Watched, live_with_parent
 
 _EXAMPLES_AHEAD = 4  # a thread; more would wait for one that is slow, none works longer
 
@@ -31,7 +32,8 @@ def train_loader(
     process_index: int = 0,
     process_count: int = 1,
     num_workers: int = 0,
-) -> grain.DatasetIterator[Batch]:
+    timeout_s: float = 600.0,
+) -> Watched:
     """This process's share of every global batch, without end.
 
     Every epoch is a new permutation. Batches run across its boundary, so none is short,
@@ -51,6 +53,7 @@ def train_loader(
         num_workers: Worker processes; 0 decodes in threads of this one, which is the
             faster choice up to about 16 cores. Workers need parsed absl flags and an
             importable main module.
+        timeout_s: Seconds that a batch may take.
 
     Returns:
         An endless iterator of batches, `[batch_size / process_count, ...]`, with a
@@ -59,6 +62,7 @@ def train_loader(
     Raises:
         ValueError: If `batch_size` does not divide among the processes.
         UnreadableImageError: While iterating, at a record that cannot be decoded.
+        TimeoutError, ChildProcessError: While iterating: see `Watched.take`.
     """
     local_batch_size = _local_batch_size(batch_size, process_index, process_count)
     examples = (
@@ -73,14 +77,19 @@ def train_loader(
     )
     first_row = start_step * batch_size + process_index * local_batch_size
     rows = _Rows(examples, first_row, local_batch_size, batch_size)
-    if not num_workers:
-        return iter(_in_threads(rows, local_batch_size, num_threads, prefetch_batches))
-    # Workers are dealt whole batches: dealt single rows, they would change their order.
-    return iter(
-        rows.batch(local_batch_size, drop_remainder=True)
-        .to_iter_dataset(grain.ReadOptions(num_threads, prefetch_batches))
-        .mp_prefetch(grain.MultiprocessingOptions(num_workers, prefetch_batches))
-    )
+    if num_workers:
+        # Dealt whole batches: with single rows they would change their order.
+        batches = (
+            rows.batch(local_batch_size, drop_remainder=True)
+            .to_iter_dataset(grain.ReadOptions(num_threads, prefetch_batches))
+            .mp_prefetch(
+                grain.MultiprocessingOptions(num_workers, prefetch_batches),
+                worker_init_fn=live_with_parent,
+            )
+        )
+    else:
+        batches = _in_threads(rows, local_batch_size, num_threads, prefetch_batches)
+    return Watched(batches.__iter__, timeout_s)
 
 
 def eval_batches(

@@ -45,6 +45,7 @@ class Experiment:
         num_threads: Threads of a process that decode.
         num_workers: Processes that decode instead; 0: none.
         prefetch_batches: Batches the loader is ahead.
+        loader_timeout_s: Seconds that a batch may take.
         log_every_steps: Steps between rows of metrics.
         save_every_steps: Steps between checkpoints.
     """
@@ -63,6 +64,7 @@ class Experiment:
     num_threads: int
     num_workers: int
     prefetch_batches: int
+    loader_timeout_s: float
     log_every_steps: int
     save_every_steps: int
 
@@ -215,6 +217,7 @@ def build(
         num_threads=config.loader.num_threads,
         num_workers=config.loader.num_workers,
         prefetch_batches=config.loader.prefetch_batches,
+        loader_timeout_s=config.loader.get("timeout_s", 600.0),  # absent in old runs
         log_every_steps=config.log_every_steps,
         save_every_steps=config.checkpoint.every_steps,
     )
