@@ -2,8 +2,13 @@
 
     python -m ser_jax.main --config=configs/digits_ser.py --workdir=/tmp/digits_ser
 
-The same command goes on from the newest checkpoint in the workdir.
+The same command goes on from the newest checkpoint in the workdir. Ctrl-C (SIGINT),
+SIGTERM, SIGHUP and SIGUSR1 save and stop; a second one stops at once. The exit status
+is 0 of a finished run, 130 after SIGINT, 75 ("run me again") after the others, 1 at an
+error.
 """
+
+import sys
 
 from absl import app, flags
 from ml_collections import ConfigDict
@@ -14,27 +19,34 @@ from ser_jax.report.curves import plot_curves
 from ser_jax.storage.files import PathLike, as_path
 from ser_jax.storage.summary import final_table
 from ser_jax.train.loop import train
+from ser_jax.train.preemption import exit_status
 
 _EXAMPLE = "python -m ser_jax.main --config=configs/digits_ser.py --workdir=/tmp/digits"
 
 
-def run(config: ConfigDict, workdir: PathLike) -> None:
+def run(config: ConfigDict, workdir: PathLike) -> int:
     """Trains, watched by the k-NN probe; draws the curves and prints the table.
 
     Args:
         config: The experiment.
         workdir: Folder for all of it.
 
+    Returns:
+        Exit status of the program: 0 of a finished run, else as `exit_status` has it.
+
     Raises:
         ValueError: As `train` does, and its other errors.
     """
     summary = train(config, workdir, probe=make_probe)
-    if not summary:  # stopped early, or another process has it
-        return
+    if "stopped_by" in summary:
+        return exit_status(summary["stopped_by"])
+    if not summary:  # another process has it
+        return 0
     summary.pop("config", None)  # of a run that had ended before
     curves = plot_curves(as_path(workdir))
     print(f"\n{final_table(summary)}\n")
     print(f"Curves: {curves}\nMetrics, checkpoints, summary: {curves.parent}")
+    return 0
 
 
 def _define_flags() -> None:
@@ -54,7 +66,9 @@ def main(argv: list[str]) -> None:
         command_line.fail(f"--workdir is missing. For example: {_EXAMPLE}")
     command_line.log_own_messages()
     command_line.join_processes()
-    command_line.run_or_fail(run, command_line.CONFIG.value, flags.FLAGS.workdir)
+    sys.exit(
+        command_line.run_or_fail(run, command_line.CONFIG.value, flags.FLAGS.workdir)
+    )
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ os.environ |= {
     "JAX_PLATFORMS": "cpu",
     "JAX_NUM_CPU_DEVICES": "8",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "OPENBLAS_NUM_THREADS": "1",  # NumPy's threads wait for each other by spinning
 }
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Workers and the programs that tests start share what was compiled once.

@@ -183,6 +183,9 @@ def run_or_fail(function: Callable[..., Any], *args: Any) -> Any:
     """
     try:
         return function(*args)
+    except KeyboardInterrupt:
+        print("ser_jax: stopped by Ctrl-C.", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError, FloatingPointError) as error:
         if _TRACEBACK.value:
             raise

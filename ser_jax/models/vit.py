@@ -259,7 +259,7 @@ class ViT(nn.Module):
             )
 
         if self.has_variable("params", BLOCKS):  # `param` would trace `init` anew
-            stacked = self.get_variable("params", BLOCKS)
+            stacked: Any = self.get_variable("params", BLOCKS)
         else:
             stacked = self.param(BLOCKS, init)
         sizes = np.diff([0, *stops]).tolist()

@@ -1,35 +1,38 @@
 """The training loop: restore, step, log, probe, checkpoint."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
-import grain
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ser_jax.data.host_transforms import RandomCrops
 from ser_jax.data.loader import train_loader
 from ser_jax.data.sources import Source, open_source
+from ser_jax.data.watched import Watched
+from ser_jax.methods.metric import Metrics
 from ser_jax.storage.checkpoint import Checkpointer
 from ser_jax.storage.files import PathLike, as_path, write_text
+from ser_jax.storage.lock import only_writer
 from ser_jax.storage.metrics import MetricWriter, read_metrics
 from ser_jax.storage.summary import read_summary, write_summary
 from ser_jax.train.accounting import account
 from ser_jax.train.compiled import compile_equiv_grad_norm, compile_train_step
 from ser_jax.train.experiment import Experiment, build
-from ser_jax.train.health import KNN_ACCURACY, Write, scale_of, watched
+from ser_jax.train.finite import check_finite
+from ser_jax.train.health import KNN_ACCURACY, scale_of, watched
 from ser_jax.train.overview import overview, parameter_table
 from ser_jax.train.preemption import StopSignal
-from ser_jax.train.progress import DATA_WAIT_FRAC, IMAGES_PER_S, Progress, Stopwatch
+from ser_jax.train.progress import Progress
 from ser_jax.train.resume import restore_or_init
-from ser_jax.train.sharding import check_batch_size, make_mesh, shard_batch
+from ser_jax.train.sharding import check_batch_size, make_mesh
 from ser_jax.train.step import TrainState
+from ser_jax.train.steps import Probe, Steps
 
-Probe = Callable[[Any], dict[str, float]]  # Encoder's variables to scores by name.
 MakeProbe = Callable[[Experiment, Source, Mesh], Probe | None]
 
 _logger = logging.getLogger(__name__)
@@ -47,13 +50,15 @@ def train(
             measured; without it nothing is measured.
 
     Returns:
-        The summary that is also written to `summary.json`; {} if SIGTERM ended the run
-        early, and on all processes but the first.
+        The summary that is also written to `summary.json`; {} on all processes but the
+        first. If a signal ended the run, its step saved: `stopped_by`, the signal's
+        name, and `step`, on all.
 
     Raises:
         ValueError: If the config is refused, or contradicts the workdir's checkpoint.
-        FloatingPointError: If the loss or the gradient is not finite.
-        OSError: If the workdir cannot be written.
+        FloatingPointError: If the loss, the gradient or a weight is not finite.
+        OSError: If the workdir cannot be written, is another's (see `only_writer`), or
+            the data cannot be read. What was trained until then is saved.
     """
     path = as_path(workdir)
     dataset = config.dataset
@@ -66,6 +71,7 @@ def train(
     stop_step = experiment.resolved.stop_step
     with (
         StopSignal() as should_stop,
+        only_writer(path) if is_primary else contextlib.nullcontext(),
         Checkpointer(
             path / "checkpoints",
             keep_latest=config.checkpoint.keep_latest,
@@ -88,6 +94,7 @@ def train(
         scale = scale_of(experiment, state.variables)
 
         def save(step: int, state: TrainState, scores: dict[str, float]) -> None:
+            check_finite(state, step)
             meta = {
                 "config": experiment.config,
                 "step": step,
@@ -105,20 +112,29 @@ def train(
         else:
             writer.write_text("config", f"```\n{config}\n```")
         try:
+            step = start_step
             if start_step < stop_step:
-                step = _loop(
+                # Compiled ahead, so that the steps compile nothing.
+                compiling = time.monotonic()
+                steps = Steps(
                     experiment,
-                    state,
-                    source,
                     mesh,
+                    state,
+                    compile_train_step(experiment, state, mesh),
+                    _equiv_grad_norm(experiment, state, mesh),
                     measure,
                     watched(writer.write_scalars, scale, read_metrics(path)),
                     progress,
                     save,
                     should_stop,
                 )
-            else:
-                step = start_step
+                _logger.info("Compiled in %.1f s.", time.monotonic() - compiling)
+                if start_step == 0 and measure:
+                    steps.write(0, measure(experiment.evaluated(state.variables)))
+                with contextlib.closing(
+                    _batches(experiment, source, start_step)
+                ) as loader:
+                    step = steps.run(loader)
         except FloatingPointError as error:
             checkpointer.wait()
             good = checkpointer.latest_step()
@@ -130,8 +146,8 @@ def train(
             progress.close()
             writer.close()
     if step < stop_step:
-        _logger.warning("SIGTERM: saved step %d and stopped.", step)
-        return {}
+        _logger.warning("%s: saved step %d and stopped.", should_stop.name, step)
+        return {"stopped_by": should_stop.name, "step": step}
     if not is_primary:
         return {}
     if step == start_step and (path / "summary.json").exists():
@@ -144,9 +160,7 @@ def train(
     return summary
 
 
-def _batches(
-    experiment: Experiment, source: Source, start_step: int
-) -> grain.DatasetIterator[Any]:
+def _batches(experiment: Experiment, source: Source, start_step: int) -> Watched:
     return train_loader(
         source,
         RandomCrops(experiment.crops, experiment.pair_seed),
@@ -158,88 +172,16 @@ def _batches(
         num_threads=experiment.num_threads,
         num_workers=experiment.num_workers,
         prefetch_batches=experiment.prefetch_batches,
+        timeout_s=experiment.loader_timeout_s,
     )
 
 
-def _loop(
-    experiment: Experiment,
-    state: TrainState,
-    source: Source,
-    mesh: Mesh,
-    probe: Probe | None,
-    write: Write,
-    progress: Progress,
-    save: Callable[[int, TrainState, dict[str, float]], None],
-    should_stop: StopSignal,
-) -> int:
-    """Steps to the end or to SIGTERM; returns the last step, which is saved."""
-    resolved = experiment.resolved
-    start_step = int(state.step)
-    started = time.monotonic()  # compiled ahead, so that the loop compiles nothing
-    train_step = compile_train_step(experiment, state, mesh)
-    equiv_grad_norm = None
-    if experiment.learner.regularizer.make_heads() is not None:
-        equiv_grad_norm = compile_equiv_grad_norm(experiment, state, mesh)
-    _logger.info("Compiled in %.1f s.", time.monotonic() - started)
-    if start_step == 0 and probe:
-        write(0, probe(experiment.evaluated(state.variables)))
-    waiting = Stopwatch()
-    loader = _batches(experiment, source, start_step)
-
-    def record(step: int, metrics: dict[str, jax.Array], log: bool) -> None:
-        wanted = metrics if log else {k: metrics[k] for k in ("loss", "grad_norm")}
-        values = {name: float(x) for name, x in jax.device_get(wanted).items()}
-        if not np.isfinite([values["loss"], values["grad_norm"]]).all():
-            raise FloatingPointError(
-                f"training has diverged: loss {values['loss']}, gradient norm "
-                f"{values['grad_norm']} at step {step}. Lower optimizer.base_lr or "
-                "lengthen optimizer.warmup_epochs."
-            )
-        progress.update(step, values)
-        if log:
-            values[DATA_WAIT_FRAC.name] = waiting.fraction()
-            if progress.images_per_s is not None:  # unknown before the second step
-                values[IMAGES_PER_S.name] = progress.images_per_s
-            write(step, values)
-
-    step, pending = start_step, None
-    try:
-        for step in range(start_step + 1, resolved.stop_step + 1):
-            with waiting:
-                crops = next(loader)
-            batch = shard_batch(
-                {key: crops[key] for key in ("crops", "crop_params")}, mesh
-            )
-            last = step == resolved.stop_step
-            log = step == 1 or last or step % experiment.log_every_steps == 0
-            extra = equiv_grad_norm(state, batch) if log and equiv_grad_norm else {}
-            with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                state, metrics = train_step(state, batch)
-            # Fetching step n - 1 only now, with n under way, keeps the device busy.
-            if pending is not None:
-                record(*pending)
-            pending = (step, metrics | extra, log)
-
-            stop = should_stop(step)
-            every = resolved.knn_every_steps
-            probe_due = probe and (last or (every and step % every == 0))
-            # Every probed state is saved: else the best of them could not be kept.
-            save_due = probe_due or last or step % experiment.save_every_steps == 0
-            if not (stop or save_due):
-                continue
-            record(*pending)  # nothing is saved before its loss is known
-            pending = None
-            with progress.pause():
-                scores = {}
-                if probe and probe_due:
-                    scores = probe(experiment.evaluated(state.variables))
-                    write(step, scores)
-                save(step, state, scores)
-            if stop:
-                break
-    finally:
-        loader.close()
-    return step
+def _equiv_grad_norm(
+    experiment: Experiment, state: TrainState, mesh: Mesh
+) -> Callable[[TrainState, Any], Metrics] | None:
+    if experiment.learner.regularizer.make_heads() is None:
+        return None
+    return compile_equiv_grad_norm(experiment, state, mesh)
 
 
 def _summarise(

@@ -1,33 +1,71 @@
-"""Being asked to stop."""
+"""Being asked to stop: by a person, a scheduler, a terminal that is gone."""
 
+import os
 import signal
+import threading
 from typing import Any, Self
 
 import jax
 from jax.experimental import multihost_utils
 
+_RUN_ME_AGAIN = 75  # EX_TEMPFAIL, what schedulers requeue a job at
+_INTERRUPTED = 130  # what a shell gives a program that Ctrl-C ended
+_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+    if hasattr(signal, name)
+]
+
+
+def exit_status(stopped_by: str) -> int:
+    """What a program that a signal stopped ends with, its state saved.
+
+    Args:
+        stopped_by: The signal's name.
+
+    Returns:
+        130 after SIGINT; else 75, "run me again".
+    """
+    return _INTERRUPTED if stopped_by == "SIGINT" else _RUN_ME_AGAIN
+
 
 class StopSignal:
-    """Whether SIGTERM came; with several processes, agreed on by all of them.
+    """Whether SIGINT, SIGTERM, SIGHUP or SIGUSR1 came; processes agree on a step.
 
-    Listens inside its `with` block.
+    Listens inside its `with` block, in the main thread (elsewhere Python lets nobody
+    listen); not to what is ignored, as `nohup` has it. A second signal ends the program
+    at once.
+
+    Attributes:
+        name: Of the signal that came; "SIGTERM" where only another process knows.
     """
+
+    name = "SIGTERM"
 
     def __enter__(self) -> Self:
         """Starts listening."""
-        self._received = False
-        self._previous: Any = None
-        if jax.process_count() == 1:  # else JAX catches it and picks a step for all
-            self._previous = signal.signal(signal.SIGTERM, self._receive)
+        self.received = False
+        self._previous: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                # With several processes, JAX catches it and picks a step for all.
+                for_all = number == signal.SIGTERM and jax.process_count() > 1
+                if not for_all and signal.getsignal(number) != signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Gives the signal back to whoever had it."""
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
+        """Gives the signals back to whoever had them."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
-    def _receive(self, *_: Any) -> None:
-        self._received = True
+    def _receive(self, number: int, _: Any) -> None:
+        if self.received:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.received, self.name = True, signal.Signals(number).name
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)  # which all processes hear of
 
     def __call__(self, step: int) -> bool:
         """Whether to save this step and stop.
@@ -40,4 +78,4 @@ class StopSignal:
         """
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
-        return self._received
+        return self.received

@@ -29,9 +29,10 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from ser_jax import main
 from ser_jax.evaluate.probe import make_probe
+from ser_jax.storage.lock import only_writer
 from ser_jax.storage.metrics import read_metrics
 from ser_jax.train import loop as train
-from ser_jax.train import sharding
+from ser_jax.train import sharding, steps
 
 pytestmark = pytest.mark.slow
 
@@ -141,18 +142,63 @@ def test_kill_9_and_rerun_gives_the_same_parameters(config, tmp_path, uninterrup
     assert_same_state(final_state(config, tmp_path)[0], uninterrupted[1])
 
 
-def test_sigterm_saves_and_exits_cleanly_and_the_run_goes_on(plain, tmp_path):
+@pytest.mark.parametrize("name, status", [("SIGTERM", 75), ("SIGINT", 130)])
+def test_sigterm_saves_and_exits_cleanly_and_the_run_goes_on(
+    plain, tmp_path, name, status
+):
+    """SIGHUP and SIGUSR1 take the same way: see test_preemption.py."""
     plain.checkpoint.every_steps = 10**6
     process = start_main(plain, tmp_path, max_steps=300)
     wait_for_step(process, tmp_path, 2)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(getattr(signal, name))
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 0, stderr
-    assert "SIGTERM: saved step" in stderr
+    assert process.returncode == status, stderr
+    assert f"{name}: saved step" in stderr and "Traceback" not in stderr
     saved = final_state(plain, tmp_path)[1]
     assert 2 <= saved < 300
     run(plain, tmp_path, saved + 1)
     assert final_state(plain, tmp_path)[1] == saved + 1
+
+
+class Failing:
+    """A loader whose batches end at an error."""
+
+    def __init__(self, loader, num_batches):
+        self._loader, self._left, self.close = loader, num_batches, loader.close
+
+    def take(self, wanted):
+        if self._left == 0:
+            raise OSError("the disk is gone")
+        self._left -= 1
+        return self._loader.take(wanted)
+
+
+def test_whatever_ends_training_what_was_trained_is_saved(plain, tmp_path, monkeypatch):
+    """Red if an error of the loader costs the steps since the last checkpoint."""
+    plain.checkpoint.every_steps = 10**6
+    whole = train.train_loader
+    monkeypatch.setattr(
+        train, "train_loader", lambda *args, **how: Failing(whole(*args, **how), 3)
+    )
+    with pytest.raises(OSError, match="the disk is gone"):
+        run(plain, tmp_path, 6)
+    assert final_state(plain, tmp_path)[1] == 3
+
+
+def test_weights_that_are_not_finite_are_not_saved(plain, tmp_path):
+    """Loss and gradient of that step are: red if only these are looked at."""
+    plain.optimizer.base_lr = 1e42
+    plain.checkpoint.every_steps = 1
+    with pytest.raises(FloatingPointError, match=r"after step 1 \d+ of \d+ arrays"):
+        run(plain, tmp_path, 8)
+    assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
+
+
+def test_one_run_at_a_time_trains_into_a_workdir(plain, tmp_path):
+    with only_writer(tmp_path):
+        with pytest.raises(OSError, match=rf"by process {os.getpid()} on .*another"):
+            run(plain, tmp_path, 1)
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_flipped_byte_is_noticed_and_the_run_still_ends_the_same(
@@ -255,7 +301,7 @@ def test_nothing_compiles_between_the_first_step_and_the_last(
         dispatched.append(None)
         return sharding.shard_batch(batch, mesh)
 
-    monkeypatch.setattr(train, "shard_batch", counted)
+    monkeypatch.setattr(steps, "shard_batch", counted)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         config.checkpoint.every_steps = 10**6

@@ -1,0 +1,158 @@
+"""Steps until the end of a run, a signal or an error: nothing trained is lost."""
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ser_jax.data.watched import Watched
+from ser_jax.methods.metric import Metrics
+from ser_jax.train.experiment import Experiment
+from ser_jax.train.finite import ADVICE
+from ser_jax.train.health import Write
+from ser_jax.train.preemption import StopSignal
+from ser_jax.train.progress import DATA_WAIT_FRAC, IMAGES_PER_S, Progress, Stopwatch
+from ser_jax.train.sharding import shard_batch
+from ser_jax.train.step import GRAD_NORM, TrainState, TrainStep
+
+Probe = Callable[[Any], dict[str, float]]  # Encoder's variables to scores by name.
+Save = Callable[[int, TrainState, dict[str, float]], None]
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Steps:
+    """A run's steps from its state on.
+
+    Attributes:
+        experiment: What is trained.
+        mesh: The mesh.
+        state: The state; donated to each step.
+        train_step: The compiled step.
+        equiv_grad_norm: What is measured beside it at logged steps, compiled; None
+            without a regularizer.
+        probe: Measures the encoder now and then; None: nothing does.
+        write: Writes a row of metrics.
+        progress: The progress line.
+        save: Saves a state whose loss is known.
+        should_stop: The signals.
+    """
+
+    experiment: Experiment
+    mesh: Mesh
+    state: TrainState
+    train_step: TrainStep
+    equiv_grad_norm: Callable[[TrainState, Any], Metrics] | None
+    probe: Probe | None
+    write: Write
+    progress: Progress
+    save: Save
+    should_stop: StopSignal
+
+    def __post_init__(self) -> None:
+        """Begins at the state's step."""
+        self._start = self._step = int(self.state.step)
+        self._stop = self.experiment.resolved.stop_step
+        # Of the newest step: what it measured is fetched once the next is under way.
+        self._pending: tuple[int, Metrics, bool] | None = None
+        self._waiting = Stopwatch()
+        # Several processes stop at a step they agree on: each must come to it.
+        self._is_alone = jax.process_count() == 1
+
+    def run(self, loader: Watched) -> int:
+        """Steps until the end, or until a signal came.
+
+        Args:
+            loader: Batches from the state's step on.
+
+        Returns:
+            The last step, which is saved.
+
+        Raises:
+            FloatingPointError: If loss, gradient norm or a weight is not finite.
+            Exception: What else ended it; if one process trains, its step is saved.
+        """
+        try:
+            while self._step < self._stop:
+                with self._waiting:
+                    crops = loader.take(self._is_wanted)
+                if crops is None:
+                    self._keep({})
+                    break
+                self._advance(crops)
+                if self._is_over():
+                    break
+        except FloatingPointError:
+            raise
+        except Exception:
+            if self._is_alone and self._step > self._start:
+                with contextlib.suppress(Exception):  # the first error is to be told
+                    self._keep({})
+                    _logger.warning("Step %d is saved.", self._step)
+            raise
+        return self._step
+
+    def _is_wanted(self) -> bool:
+        return not (self._is_alone and self.should_stop.received)
+
+    def _advance(self, crops: Any) -> None:
+        keys = ("crops", "crop_params")
+        batch = shard_batch({key: crops[key] for key in keys}, self.mesh)
+        step = self._step + 1
+        log = step in (1, self._stop) or step % self.experiment.log_every_steps == 0
+        metrics: Metrics = {}
+        if log and self.equiv_grad_norm:
+            metrics = self.equiv_grad_norm(self.state, batch)
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+            self.state, measured = self.train_step(self.state, batch)
+        self._step = step
+        # Fetching step n - 1 only now, with n under way, keeps the device busy.
+        self._record()
+        self._pending = (step, measured | metrics, log)
+
+    def _is_over(self) -> bool:
+        """Probes and saves what is due; whether a signal ends the run here."""
+        step, every = self._step, self.experiment.resolved.knn_every_steps
+        stop, last = self.should_stop(step), step == self._stop
+        # Every probed state is saved: else the best of them could not be kept.
+        probe_due = self.probe and (last or (every and step % every == 0))
+        if stop or probe_due or last or step % self.experiment.save_every_steps == 0:
+            self._record()
+            with self.progress.pause():
+                scores: dict[str, float] = {}
+                if self.probe and probe_due:
+                    scores = self.probe(self.experiment.evaluated(self.state.variables))
+                    self.write(step, scores)
+                self._keep(scores)
+        return stop
+
+    def _keep(self, scores: dict[str, float]) -> None:
+        self._record()  # nothing is saved before its loss is known
+        self.save(self._step, self.state, scores)
+
+    def _record(self) -> None:
+        """Fetches, checks and logs the pending step's metrics, if one is pending."""
+        if self._pending is None:
+            return
+        step, metrics, log = self._pending
+        self._pending = None
+        wanted = metrics if log else {k: metrics[k] for k in ("loss", GRAD_NORM.name)}
+        values = {name: float(x) for name, x in jax.device_get(wanted).items()}
+        loss, norm = values["loss"], values[GRAD_NORM.name]
+        if not np.isfinite([loss, norm]).all():
+            raise FloatingPointError(
+                f"training has diverged: loss {loss}, gradient norm {norm} at step "
+                f"{step}. {ADVICE}"
+            )
+        self.progress.update(step, values)
+        if log:
+            values[DATA_WAIT_FRAC.name] = self._waiting.fraction()
+            if self.progress.images_per_s is not None:  # unknown before the second step
+                values[IMAGES_PER_S.name] = self.progress.images_per_s
+            self.write(step, values)
