@@ -1,5 +1,7 @@
 """ViT: the reference, padded grids, options that must not change the result."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +48,7 @@ def test_matches_the_reference_value_and_gradient(golden, name, scan):
     params = interop_torch.vit(data.group("sd/"), layer)
     assert recorded_cases(data)
     for case in recorded_cases(data):
-        image = jnp.asarray(data[f"{case}/image"].transpose(0, 2, 3, 1))
+        image = data[f"{case}/image"].transpose(0, 2, 3, 1)
 
         def objective(params, image, case=case):
             out = model.apply({"params": params}, image)
@@ -58,9 +60,9 @@ def test_matches_the_reference_value_and_gradient(golden, name, scan):
                 value += jnp.sum(out.grids[layer].tokens * cotangent)
             return value, out
 
-        (grads, grad_image), out = jax.jit(
-            jax.grad(objective, argnums=(0, 1), has_aux=True)
-        )(params, image)
+        (grads, grad_image), out = jax.device_get(
+            jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True))(params, image)
+        )
         assert_close(out.cls, data[f"{case}/cls"])
         last = data[f"{case}/last2_block1"]  # tokens after the final norm
         assert_close(out.cls, last[:, 0])
@@ -68,7 +70,7 @@ def test_matches_the_reference_value_and_gradient(golden, name, scan):
         assert_close(grad_image, data[f"{case}/grad_image"].transpose(0, 2, 3, 1))
         if layer:
             b, d, h, w = data[f"{case}/feat"].shape
-            assert np.all(np.asarray(out.grids[layer].grid_shape) == [h, w])
+            assert np.all(out.grids[layer].grid_shape == [h, w])
             feat = out.grids[layer].tokens.reshape(b, h, w, d)
             assert_close(feat.transpose(0, 3, 1, 2), data[f"{case}/feat"])
         check_gradients(grads, data.group(f"{case}/grad_"), layer)
@@ -93,25 +95,24 @@ def test_positions_match_the_reference(golden, name):
     data = golden(name)
     patch = data.settings["model"]["patch_size"]
     first = 0 if data.settings["model"]["equiv_layer"] else 1
-    table = jnp.asarray(data["sd/pos_embed"][0, first:])
-    recorded = {
-        key: (data[key], tuple(int(x) for x in key.split("/")[1].split("x")))
+    sizes = {
+        key: [int(x) for x in key.split("/")[1].split("x")]
         for key in data.arrays
         if key.startswith("pos_embed_only/")
     }
-    recorded |= {
-        f"{case}/pos_embed_resampled": (
-            data[f"{case}/pos_embed_resampled"],
-            data[f"{case}/image"].shape[2:],
-        )
+    sizes |= {
+        f"{case}/pos_embed_resampled": data[f"{case}/image"].shape[2:]
         for case in recorded_cases(data)
     }
-    for expected, (height, width) in recorded.values():
-        rows, cols = height // patch, width // patch
-        canvas = resample_positions(table, jnp.array([[rows, cols]]), max(rows, cols))
-        assert_close(
-            canvas[0, :rows, :cols].reshape(rows * cols, -1), expected[0, first:]
-        )
+    grids = np.array(list(sizes.values())) // patch
+    canvases = jax.jit(resample_positions, static_argnums=2)(
+        data["sd/pos_embed"][0, first:], grids, int(grids.max())
+    )
+    for key, canvas, (rows, cols) in zip(
+        sizes, np.asarray(canvases), grids, strict=True
+    ):
+        positions = canvas[:rows, :cols].reshape(rows * cols, -1)
+        assert_close(positions, data[key][0, first:])
 
 
 def tiny(**kwargs) -> ViT:
@@ -129,7 +130,22 @@ def tiny(**kwargs) -> ViT:
 
 def init(model, rng):
     images = jnp.zeros((1, model.image_size, model.image_size, 3))
-    return model.init(rng, images)["params"]
+    return jax.jit(model.init)(rng, images)["params"]
+
+
+def pictures(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def apply(params, images, model):
+    return model.apply({"params": params}, images)
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Of `tiny()`, whatever its options."""
+    return init(tiny(), jax.random.key(0))
 
 
 def test_padded_grids_equal_the_same_images_alone(rng):
@@ -137,11 +153,16 @@ def test_padded_grids_equal_the_same_images_alone(rng):
     model = tiny(pos_embed="learned")
     params = init(model, rng)
     drawn = group.Group(base_side=4)
-    images = jax.random.normal(rng, (3, 16, 16, 3))
-    element, _ = drawn.sample_pair(rng, 3)
-    canvas = geometry.act_on_image(
-        images, element, patch_size=4, max_side=drawn.max_side
-    )
+
+    @jax.jit
+    def draw(rng, images):
+        element, _ = drawn.sample_pair(rng, 3)
+        side = drawn.max_side
+        return element, geometry.act_on_image(
+            images, element, patch_size=4, max_side=side
+        )
+
+    element, canvas = jax.device_get(draw(rng, pictures(3, 16, 16, 3)))
 
     def value(params, canvas, grid_shape=None, num_slots=None):
         out = model.apply({"params": params}, canvas, grid_shape, num_slots=num_slots)
@@ -149,81 +170,89 @@ def test_padded_grids_equal_the_same_images_alone(rng):
         masked = jnp.where(grid.valid[..., None], jnp.sin(grid.tokens), 0)
         return jnp.sum(jnp.sin(out.cls)) + jnp.sum(masked), out
 
-    run = jax.jit(jax.value_and_grad(value, has_aux=True), static_argnums=3)
-    (_, padded), padded_grad = run(params, canvas, element.grid_shape, drawn.num_slots)
-    total = jax.tree.map(jnp.zeros_like, params)
-    for i, (rows, cols) in enumerate(np.asarray(element.grid_shape)):
-        (_, alone), grad = run(params, canvas[i : i + 1, : rows * 4, : cols * 4])
+    differentiate = jax.jit(jax.grad(value, has_aux=True), static_argnums=3)
+
+    def run(*args):
+        return jax.device_get(differentiate(params, *args))
+
+    padded_grad, padded = run(canvas, element.grid_shape, drawn.num_slots)
+    total = jax.tree.map(np.zeros_like, padded_grad)
+    for i, (rows, cols) in enumerate(element.grid_shape):
+        grad, alone = run(canvas[i : i + 1, : rows * 4, : cols * 4])
         assert_close(padded.cls[i], alone.cls[0])
         assert_close(padded.grids[1].tokens[i, : rows * cols], alone.grids[1].tokens[0])
         assert int(padded.valid[i].sum()) == rows * cols
-        total = jax.tree.map(jnp.add, total, grad)
+        total = jax.tree.map(np.add, total, grad)
     jax.tree.map(assert_close, padded_grad, total)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+@jax.value_and_grad
+def value_and_gradient(params, model):
+    out = model.apply({"params": params}, pictures(2, 16, 16, 3))
+    return jnp.sum(jnp.sin(out.cls)) + jnp.sum(jnp.sin(out.grids[1].tokens))
 
 
 @pytest.mark.parametrize(
     "options", [{"scan": False}, {"remat": True}, {"remat": True, "scan": False}]
 )
-def test_scan_and_remat_do_not_change_values_or_gradients(rng, options):
-    params = init(tiny(), rng)
-    images = jax.random.normal(rng, (2, 16, 16, 3))
-
-    def value(params, model):
-        out = model.apply({"params": params}, images)
-        return jnp.sum(jnp.sin(out.cls)) + jnp.sum(jnp.sin(out.grids[1].tokens))
-
-    run = jax.jit(jax.value_and_grad(value), static_argnums=1)
-    expected, actual = run(params, tiny()), run(params, tiny(**options))
+def test_scan_and_remat_do_not_change_values_or_gradients(params, options):
+    expected = value_and_gradient(params, tiny())
+    actual = value_and_gradient(params, tiny(**options))
     jax.tree.map(lambda a, e: assert_close(a, e, 1e-5, 1e-6), actual, expected)
 
 
 def test_class_token_does_not_touch_the_grid_before_it_joins(rng):
-    model, images = tiny(cls_insert=2, grid_layers=(1, 2, 3)), jnp.ones((1, 16, 16, 3))
-    params = init(model, rng)
-    for layer, touched in ((1, False), (2, False), (3, True)):
-        grad = jax.grad(
-            lambda p, layer=layer: (
-                model.apply({"params": p}, images).grids[layer].tokens[..., 0].sum()
-            )
-        )(params)
-        assert bool(np.any(grad["cls_token"])) is touched
+    model = tiny(cls_insert=2, grid_layers=(1, 2, 3))
+    images = np.ones((1, 16, 16, 3), np.float32)
+
+    @jax.jit
+    def gradients(params):
+        def sums(cls_token):
+            grids = apply(params | {"cls_token": cls_token}, images, model).grids
+            return {layer: grid.tokens[..., 0].sum() for layer, grid in grids.items()}
+
+        return jax.jacrev(sums)(params["cls_token"])
+
+    grads = gradients(init(model, rng))
+    touched = {layer: bool(np.any(grad)) for layer, grad in grads.items()}
+    assert touched == {1: False, 2: False, 3: True}
 
 
-def test_bfloat16_is_close_to_float32(rng):
-    params = init(tiny(), rng)
-    images = jax.random.normal(rng, (2, 16, 16, 3))
-    full = tiny().apply({"params": params}, images)
-    half = tiny(dtype=jnp.bfloat16).apply({"params": params}, images)
+def test_bfloat16_is_close_to_float32(params):
+    images = pictures(2, 16, 16, 3)
+    full = apply(params, images, tiny())
+    half = apply(params, images, tiny(dtype=jnp.bfloat16))
     assert half.cls.dtype == half.grids[1].tokens.dtype == jnp.float32
     np.testing.assert_allclose(half.cls, full.cls, atol=6e-2)
     assert not np.array_equal(half.cls, full.cls)
 
 
-def test_frozen_patch_embedding_takes_no_gradient(rng):
-    images = jax.random.normal(rng, (2, 16, 16, 3))
-    params = init(tiny(), rng)
+def test_frozen_patch_embedding_takes_no_gradient(params):
     for frozen in (True, False):
-        model = tiny(freeze_patch_embed=frozen)
-        grad = jax.grad(
-            lambda p, model=model: jnp.sin(model.apply({"params": p}, images).cls).sum()
-        )(params)
+        _, grad = value_and_gradient(params, tiny(freeze_patch_embed=frozen))
         assert bool(np.any(grad["patch_embed"]["kernel"])) is not frozen
 
 
 def test_drop_path_drops_whole_branches_of_whole_images(rng):
     model = tiny(drop_path_rate=0.9, depth=2, cls_insert=0, grid_layers=(1,))
     params = init(model, rng)
-    image = jax.random.normal(rng, (1, 16, 16, 3))
-    images = jnp.broadcast_to(image, (200, 16, 16, 3))
-    out = model.apply({"params": params}, images, train=True, rngs={"drop_path": rng})
+    images = pictures(1, 16, 16, 3).repeat(200, axis=0)
+
+    @jax.jit
+    def train(params, images, rng):
+        rngs = {"drop_path": rng}
+        return model.apply({"params": params}, images, train=True, rngs=rngs)
+
+    out = jax.device_get(train(params, images, rng))
     # Block 1 has rate 0: all images agree there. Block 2 keeps or drops each branch.
     np.testing.assert_allclose(
         out.grids[1].tokens, out.grids[1].tokens[:1].repeat(200, 0), atol=1e-5
     )
     distinct = np.unique(np.round(out.cls, 3), axis=0)
     assert 2 <= len(distinct) <= 4
-    eval_out = model.apply({"params": params}, images[:1])
-    no_drop = model.clone(drop_path_rate=0.0).apply({"params": params}, images[:1])
+    eval_out = apply(params, images[:1], model)
+    no_drop = apply(params, images[:1], model.clone(drop_path_rate=0.0))
     np.testing.assert_array_equal(eval_out.cls, no_drop.cls)
 
 
