@@ -3,7 +3,6 @@
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.support import d4_on_array
@@ -12,29 +11,34 @@ from ser_jax.geometry import group
 
 ALL = range(8)
 
+compose = jax.jit(group.compose)
+inverse = jax.jit(group.inverse)
+relative = jax.jit(group.relative)
+
+
+def sample_pair(drawn, seed, batch):
+    pair = jax.jit(drawn.sample_pair, static_argnums=1)(jax.random.key(seed), batch)
+    return jax.device_get(pair)
+
 
 def test_compose_is_action_after_action():
     x = np.arange(9).reshape(3, 3)
     for g, h in itertools.product(ALL, ALL):
-        gh = int(group.compose(jnp.array(g), jnp.array(h)))
+        gh = int(compose(g, h))
         np.testing.assert_array_equal(
             d4_on_array(gh, x), d4_on_array(g, d4_on_array(h, x))
         )
 
 
 def test_inverse_on_both_sides():
-    g = jnp.arange(8)
-    np.testing.assert_array_equal(group.compose(g, group.inverse(g)), 0)
-    np.testing.assert_array_equal(group.compose(group.inverse(g), g), 0)
+    g = np.arange(8)
+    np.testing.assert_array_equal(compose(g, inverse(g)), 0)
+    np.testing.assert_array_equal(compose(inverse(g), g), 0)
 
 
 def test_associative_on_all_triples():
-    g, h, k = (
-        jnp.array(x) for x in np.transpose(list(itertools.product(ALL, repeat=3)))
-    )
-    np.testing.assert_array_equal(
-        group.compose(group.compose(g, h), k), group.compose(g, group.compose(h, k))
-    )
+    g, h, k = np.transpose(list(itertools.product(ALL, repeat=3)))
+    np.testing.assert_array_equal(compose(compose(g, h), k), compose(g, compose(h, k)))
 
 
 def test_elements_are_distinct_and_named_ones_mean_what_they_say():
@@ -56,7 +60,7 @@ def test_static_sizes_of_the_paper_grid():
 def test_every_draw_fits_the_static_sizes(sampling, base_side):
     drawn = group.Group(base_side=base_side, sampling=sampling)
     draw = jax.jit(jax.vmap(lambda key: drawn.sample_pair(key, 4)))
-    for element in draw(jax.random.split(jax.random.key(0), 2000)):
+    for element in jax.device_get(draw(jax.random.split(jax.random.key(0), 2000))):
         assert element.grid_shape.prod(axis=-1).max() <= drawn.num_slots
         assert element.grid_shape.max() <= drawn.max_side
         assert element.grid_shape.min() >= 1
@@ -64,7 +68,8 @@ def test_every_draw_fits_the_static_sizes(sampling, base_side):
 
 
 def test_grid_shapes_are_spread_over_the_ranges():
-    shapes = group.Group(base_side=14).sample_grid_shape(jax.random.key(1), (20000,))
+    draw = jax.jit(group.Group(base_side=14).sample_grid_shape, static_argnums=1)
+    shapes = np.asarray(draw(jax.random.key(1), (20000,)))
     tokens = np.prod(shapes, axis=-1)
     assert abs(tokens.mean() - 196) < 2
     assert tokens.min() < 0.75 * 196 and tokens.max() > 1.25 * 196
@@ -73,31 +78,33 @@ def test_grid_shapes_are_spread_over_the_ranges():
 
 @pytest.mark.slow
 def test_independent_sampling_reaches_all_relative_elements():
-    view0, view1 = group.Group(base_side=4).sample_pair(jax.random.key(2), 2000)
-    counts = np.bincount(group.relative(view1, view0).d4, minlength=8)
+    view0, view1 = sample_pair(group.Group(base_side=4), 2, 2000)
+    counts = np.bincount(relative(view1, view0).d4, minlength=8)
     assert counts.min() > 2000 / 8 * 0.7
 
 
 @pytest.mark.slow
 def test_release_sampling_gives_reflections_only_and_one_grid_a_view():
-    drawn = group.Group(base_side=8, sampling="release")
+    draw = jax.jit(
+        group.Group(base_side=8, sampling="release").sample_pair, static_argnums=1
+    )
     seen = set()
     for seed in range(40):
-        view0, view1 = drawn.sample_pair(jax.random.key(seed), 6)
+        view0, view1 = draw(jax.random.key(seed), 6)
         for view in (view0, view1):
             assert len(np.unique(view.grid_shape, axis=0)) == 1
-        relative = np.unique(group.relative(view1, view0).d4)
-        assert len(relative) == 1  # the flags cancel: one action for the whole batch
-        seen.add(int(relative[0]))
+        carried = np.unique(relative(view1, view0).d4)
+        assert len(carried) == 1  # the flags cancel: one action for the whole batch
+        seen.add(int(carried[0]))
     reflections = {group.HFLIP, 2, 4, 7}  # left-right, up-down, both diagonals
     assert seen == reflections
 
 
 def test_relative_lands_on_the_destination_grid():
-    source = group.Element(jnp.array([5]), jnp.array([[3, 4]]))
-    destination = group.Element(jnp.array([1]), jnp.array([[6, 2]]))
-    carried = group.relative(destination, source)
-    assert group.compose(carried.d4, source.d4) == destination.d4
+    source = group.Element(np.array([5]), np.array([[3, 4]]))
+    destination = group.Element(np.array([1]), np.array([[6, 2]]))
+    carried = relative(destination, source)
+    assert compose(carried.d4, source.d4) == destination.d4
     np.testing.assert_array_equal(carried.grid_shape, [[6, 2]])
 
 
@@ -106,7 +113,7 @@ def test_grid_shapes_match_the_recorded_draws(golden):
     data = golden("group_action")
     image_size, area_factor, aspect, rows, cols, _ = data["draws/table"].T
     area = (image_size / data.settings["draws"]["stride"]) ** 2 * area_factor
-    sides = group.resized_grid(jnp.asarray(area), jnp.asarray(aspect))
+    sides = jax.jit(group.resized_grid)(area, aspect)
     np.testing.assert_array_equal(np.round(sides), np.stack([rows, cols], axis=-1))
 
 
@@ -131,13 +138,13 @@ def test_bad_settings_are_refused(field, value):
 )
 def test_parts_of_the_group_are_subgroups(rotations, flips, elements):
     part = group.Group(base_side=4, rotations=rotations, flips=flips)
-    view0, view1 = part.sample_pair(jax.random.key(0), 300)
-    for d4 in (view0.d4, view1.d4, group.relative(view1, view0).d4):
+    view0, view1 = sample_pair(part, 0, 300)
+    for d4 in (view0.d4, view1.d4, relative(view1, view0).d4):
         assert set(np.unique(d4)) == set(elements)
 
 
 def test_d4_alone_keeps_the_grid():
-    view0, _ = group.Group(4, (1.0, 1.0), (1.0, 1.0)).sample_pair(jax.random.key(0), 50)
+    view0, _ = sample_pair(group.Group(4, (1.0, 1.0), (1.0, 1.0)), 0, 50)
     np.testing.assert_array_equal(view0.grid_shape, 4)
 
 
