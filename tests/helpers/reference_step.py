@@ -14,7 +14,7 @@ from conftest import Golden
 
 from helpers.support import assert_close
 from ser_jax.geometry import action as geometry
-from ser_jax.geometry.group import Group, release_element
+from ser_jax.geometry import group
 from ser_jax.methods.learner import Learner
 from ser_jax.methods.regularizers.ser import SER
 from ser_jax.methods.variables import LossAux, PyTree, Variables
@@ -25,6 +25,7 @@ from ser_jax.views.view import View
 act_on_image = jax.jit(
     geometry.act_on_image, static_argnames=("patch_size", "max_side")
 )
+release_element = jax.jit(group.release_element)
 
 
 def recorded_model() -> dict:
@@ -70,23 +71,26 @@ def make_views(data: Golden, model: dict, standard: list, shared: list) -> dict:
         standard: b1's images in both views, `[b, 3, h, w]`.
         shared: b2's, before the elements act.
     """
-    params = jnp.zeros(())  # no photometry was applied
-    patch, group = model["patch"], holding_group(data, model)
+    params = np.zeros((), np.float32)  # no photometry was applied
+    patch, holding = model["patch"], holding_group(data, model)
     views = {}
     for v in (0, 1):
-        rows, cols, turns = (jnp.asarray(x) for x in data[f"geo/view{v}"])
+        *grid_shape, turns = data[f"geo/view{v}"]
         element = release_element(
-            rot180=jnp.asarray(data["geo/rot180_0"]) ^ bool(v),
-            hflip=jnp.asarray(data["geo/hflip_0"]) ^ bool(v),
-            grid_shape=jnp.stack([rows, cols]),
+            rot180=data["geo/rot180_0"] ^ bool(v),
+            hflip=data["geo/hflip_0"] ^ bool(v),
+            grid_shape=np.array(grid_shape),
             quarter_turns=turns,
         )
         canvas = act_on_image(
-            channels_last(shared[v]), element, patch_size=patch, max_side=group.max_side
+            channels_last(shared[v]),
+            element,
+            patch_size=patch,
+            max_side=holding.max_side,
         )
-        active = jnp.ones(len(canvas), bool)
+        active = np.ones(len(canvas), bool)
         views[f"global/{v}"] = View(channels_last(standard[v]), params, Recipe())
-        views[f"equiv/{v}"] = View(canvas, params, Recipe(), element, group, active)
+        views[f"equiv/{v}"] = View(canvas, params, Recipe(), element, holding, active)
     return views
 
 
@@ -97,32 +101,32 @@ def views_of_crops(data: Golden, model: dict) -> dict:
     return make_views(data, model, standard, [data["image0"][-num_equiv:]] * 2)
 
 
-def channels_last(images: np.ndarray) -> jax.Array:
-    return jnp.asarray(images.transpose(0, 2, 3, 1))
+def channels_last(images: np.ndarray) -> np.ndarray:
+    return images.transpose(0, 2, 3, 1)
 
 
-def holding_group(data: Golden, model: dict) -> Group:
+def holding_group(data: Golden, model: dict) -> group.Group:
     """A group whose static sizes hold the recorded grids."""
     base_side = model["img_size"] // model["patch"]
     grids = [data[f"geo/view{v}"][:2] for v in (0, 1)]
     largest = max(int(np.prod(grid)) for grid in grids)
     longest = max(int(max(grid)) for grid in grids)
-    group = Group(
+    holding = group.Group(
         base_side,
         area_range=(0.5, max(1.0, (largest + 0.5) / base_side**2)),
         aspect_range=(0.1, longest**2 / base_side**2 + 1),
     )
-    assert group.num_slots >= largest and group.max_side >= longest
-    return group
+    assert holding.num_slots >= largest and holding.max_side >= longest
+    return holding
 
 
 class Differentiated(NamedTuple):
-    """Loss and gradients of one step."""
+    """Loss and gradients of one step, in host memory."""
 
-    loss: jax.Array
+    loss: np.ndarray
     aux: LossAux
     grads: PyTree  # of the loss
-    equiv_grads: PyTree  # of loss_equiv alone
+    equiv_grads: PyTree  # of loss_equiv alone, if asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,8 +150,12 @@ class Case:
         learner = dataclasses.replace(self.learner, regularizer=regularizer)
         return dataclasses.replace(self, learner=learner)
 
-    def differentiate(self) -> Differentiated:
-        """Loss and gradients as the step takes them; one backward pass for both."""
+    def differentiate(self, *, equiv_alone: bool = False) -> Differentiated:
+        """Loss and gradients as the step takes them.
+
+        Args:
+            equiv_alone: Whether the backward pass gives loss_equiv's own gradient too.
+        """
 
         @jax.jit
         def run(variables, views, step):
@@ -163,15 +171,15 @@ class Case:
                 loss, aux = learner.loss(params, variables, views, rng, step)
                 return jnp.stack([loss, aux.loss_equiv]), (loss, aux)
 
-            grads, (loss, aux) = jax.jacrev(losses, has_aux=True)(params)
-            return Differentiated(
-                loss,
-                aux,
-                jax.tree.map(lambda g: g[0], grads),
-                jax.tree.map(lambda g: g[1], grads),
-            )
+            _, pull_back, (loss, aux) = jax.vjp(losses, params, has_aux=True)
+            weights = jnp.eye(2)  # of the two losses
+            if not equiv_alone:
+                return Differentiated(loss, aux, *pull_back(weights[0]), None)
+            (grads,) = jax.vmap(pull_back)(weights)
+            first, second = (jax.tree.map(lambda g, i=i: g[i], grads) for i in (0, 1))
+            return Differentiated(loss, aux, first, second)
 
-        return run(self.variables, self.views, jnp.asarray(self.step, jnp.int32))
+        return jax.device_get(run(self.variables, self.views, np.int32(self.step)))
 
     def projector_grads(self) -> PyTree:
         """The equivariance projector's gradient alone: no pass back to the images."""
@@ -185,8 +193,8 @@ class Case:
 
             return jax.grad(loss)(variables.params["regularizer"])
 
-        step = jnp.asarray(self.step, jnp.int32)
-        return run(self.variables, self.views, step)[f"projector_{self.layer}"]
+        grads = run(self.variables, self.views, np.int32(self.step))
+        return grads[f"projector_{self.layer}"]
 
 
 def assert_losses(result: Differentiated, data: Golden) -> None:

@@ -152,7 +152,7 @@ def test_gradient_of_the_release_is_that_of_the_invariance_loss(case):
 
     def check(actual, expected):
         known = ~np.isnan(expected)
-        assert_close(np.asarray(actual)[known], expected[known])
+        assert_close(actual[known], expected[known])
 
     jax.tree.map(check, prune(grads, recorded), recorded)
 
@@ -172,9 +172,9 @@ def test_one_step_gives_the_recorded_state(case):
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         variables=case.variables,
-        opt_state=optimizer.init(case.variables.params),
+        opt_state=jax.jit(optimizer.init)(case.variables.params),
     )
-    state, metrics = jax.jit(step)(state, {})
+    state, metrics = jax.device_get(jax.jit(step)(state, {}))
     np.testing.assert_allclose(metrics["loss"], case.data["loss"], rtol=1e-5)
     assert int(state.step) == 1
     after = case.data.group("after/")
@@ -184,7 +184,7 @@ def test_one_step_gives_the_recorded_state(case):
     def check(actual, expected, grad):
         # AdamW's first step is lr * sign(gradient): rounding decides where it is ~0.
         firm = np.abs(grad) >= 1e-4
-        assert_close(np.asarray(actual)[firm], np.asarray(expected)[firm])
+        assert_close(actual[firm], expected[firm])
 
     jax.tree.map(
         check, prune(state.variables.params, grads), prune(expected, grads), grads
@@ -227,8 +227,7 @@ def test_heads_match_the_reference(golden):
     ).make_heads()
     names = {"projector": "base_encoder.head.", "predictor": "predictor."}
     parts = {k: interop_torch.batch_norm_mlp(subset(sd, v)) for k, v in names.items()}
-    params = {k: jax.tree.map(jnp.asarray, v[0]) for k, v in parts.items()}
-    stats = {k: v[1] for k, v in parts.items()}
+    params, stats = ({k: v[i] for k, v in parts.items()} for i in (0, 1))
 
     def predict(params, x):
         out, updated = heads.apply(
@@ -240,9 +239,9 @@ def test_heads_match_the_reference(golden):
         )
         return jnp.sum(out * data["heads/cot_p"]), (out, updated)
 
-    (grads, grad_x), (out, updated) = jax.grad(predict, argnums=(0, 1), has_aux=True)(
-        params, jnp.asarray(data["heads/x"])
-    )
+    (grads, grad_x), (out, updated) = jax.jit(
+        jax.grad(predict, argnums=(0, 1), has_aux=True)
+    )(params, data["heads/x"])
     assert_close(out, data["heads/p"])
     assert_close(grad_x, data["heads/grad_x"])
     recorded = data.group("grad/")
@@ -259,23 +258,29 @@ def test_heads_match_the_reference(golden):
                 updated["batch_stats"][part][layer]["var"],
                 kept + (new["var"] - kept) * biased,
             )
-    keys = heads.apply(
-        {"params": params, "batch_stats": stats},
-        data["heads/x"],
-        True,
-        method="target",
-        mutable=["batch_stats"],
-    )[0]
-    assert_close(keys, data["heads/z"])
+
+    @jax.jit
+    def make_keys(params, x):
+        return heads.apply(
+            {"params": params, "batch_stats": stats},
+            x,
+            True,
+            method="target",
+            mutable=["batch_stats"],
+        )[0]
+
+    assert_close(make_keys(params, data["heads/x"]), data["heads/z"])
 
 
 def test_token_projector_is_two_linear_layers_with_gelu(rng):
-    x = jax.random.normal(rng, (2, 3, 4))
     projector = TokenProjector(5)
-    params = projector.init(rng, x)["params"]
-    expected = nn.gelu(x @ params["fc1"]["kernel"], approximate=False)
-    np.testing.assert_allclose(
-        projector.apply({"params": params}, x),
-        expected @ params["fc2"]["kernel"],
-        rtol=1e-6,
-    )
+
+    @jax.jit
+    def both(x):
+        params = projector.init(rng, x)["params"]
+        hidden = nn.gelu(x @ params["fc1"]["kernel"], approximate=False)
+        expected = hidden @ params["fc2"]["kernel"]
+        return projector.apply({"params": params}, x), expected
+
+    actual, expected = both(np.linspace(-1, 1, 24, dtype=np.float32).reshape(2, 3, 4))
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
