@@ -1,5 +1,7 @@
 """What is read off an encoder: each feature against a forward pass made for it."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -20,18 +22,36 @@ def vit(**settings):
     return ViT(WIDTH, DEPTH, 2, patch_size=4, image_size=16, **settings)
 
 
-def init(encoder):
-    variables = jax.jit(encoder.init)(jax.random.key(0), IMAGES)
+def made_up_variables(encoder):
+    """Numbers of the right shapes: initialising takes a compilation."""
     rng = np.random.default_rng(1)
-    return jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape), variables)
+
+    def fill(path, leaf):
+        around = 1.0 if path[-1].key in ("scale", "var") else 0.0
+        return (around + 0.2 * rng.normal(size=leaf.shape)).astype(leaf.dtype)
+
+    shapes = jax.eval_shape(encoder.init, jax.random.key(0), IMAGES)
+    return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
-def shorter(encoder, variables, depth):
-    """Class token after `depth` blocks, through the final norm."""
-    params = variables["params"]
-    blocks = jax.tree.map(lambda x: x[:depth], params["blocks"])
-    model = encoder.clone(depth=depth, grid_layers=(), cls_layers=())
-    return model.apply({"params": {**params, "blocks": blocks}}, IMAGES).cls
+@functools.partial(jax.jit, static_argnums=0)
+def encode(encoder, variables):
+    return encoder.apply(variables, IMAGES)
+
+
+def read(reading):
+    return np.asarray(jax.jit(reading.read)(reading.variables, IMAGES))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def shorter(encoder, variables, depths):
+    """Class tokens after so many blocks each, through the final norm."""
+    params, tokens = variables["params"], []
+    for depth in depths:
+        blocks = jax.tree.map(lambda x, depth=depth: x[:depth], params["blocks"])
+        cut = encoder.clone(depth=depth, grid_layers=(), cls_layers=())
+        tokens.append(encode(cut, {"params": {**params, "blocks": blocks}}).cls)
+    return tokens
 
 
 @pytest.mark.slow
@@ -40,15 +60,13 @@ def shorter(encoder, variables, depth):
 def test_class_tokens_of_the_last_blocks_that_have_one(cls_insert, blocks, read_before):
     """Red if a patch token is read where there is no class token yet."""
     encoder = vit(cls_insert=cls_insert, **read_before)
-    variables = init(encoder)
+    variables = made_up_variables(encoder)
     reading = read_tokens(encoder, variables)
-    rows = jax.jit(reading.read)(reading.variables, IMAGES)
-    expected = [
-        shorter(encoder, variables, depth)
-        for depth in range(DEPTH - blocks + 1, DEPTH + 1)
-    ]
-    out = encoder.apply(variables, IMAGES)
-    mean = out.tokens.mean(axis=1)
+    rows = read(reading)
+    depths = tuple(range(DEPTH - blocks + 1, DEPTH + 1))
+    expected = shorter(vit(cls_insert=cls_insert), variables, depths)
+    out = encode(encoder, variables)
+    mean = np.mean(out.tokens, axis=1)
     features = {
         "cls1": [out.cls],
         "cls1_avg": [out.cls, mean],
@@ -64,34 +82,34 @@ def test_class_tokens_of_the_last_blocks_that_have_one(cls_insert, blocks, read_
 def test_a_norm_learned_at_an_earlier_layer_is_not_the_final_one():
     """EquiMod, decoupled: its class token at block 4 has a norm of its own."""
     encoder = vit(cls_layers=(4,))
-    variables = init(encoder)
+    variables = made_up_variables(encoder)
     assert "norm_cls_4" in variables["params"]
     reading = read_tokens(encoder, variables)
-    rows = reading.read(reading.variables, IMAGES)[:, reading.columns["cls4"]]
-    assert_close(rows[:, WIDTH : 2 * WIDTH], shorter(encoder, variables, 4))
+    rows = read(reading)[:, reading.columns["cls4"]]
+    (expected,) = shorter(encoder, variables, (4,))
+    assert_close(rows[:, WIDTH : 2 * WIDTH], expected)
 
 
 def test_a_resnet_has_one_feature():
     encoder = ResNet((1, 1), "basic", 16, num_filters=4, small_images=True)
-    variables = init(encoder)
+    variables = made_up_variables(encoder)
     reading = read_tokens(encoder, variables)
     assert reading.columns == {"cls1": slice(0, 8)}
-    expected = encoder.apply(variables, IMAGES).cls
-    assert_close(reading.read(reading.variables, IMAGES), expected)
+    assert_close(read(reading), encode(encoder, variables).cls)
 
 
 @pytest.mark.parametrize("regularized", [True, False])
 def test_a_grid_is_read_through_its_own_norm_or_a_plain_one(regularized):
     encoder = vit(grid_layers=(2,) if regularized else ())
-    variables = init(encoder)
+    variables = made_up_variables(encoder)
     reading = read_grid(encoder, variables, 2)
     assert reading.columns == {"grid2": slice(0, 16 * WIDTH)}
     asked = encoder.clone(grid_layers=(2,))
     own = variables["params"].get("norm_grid_2")
     plain = {"scale": np.ones(WIDTH), "bias": np.zeros(WIDTH)}
     params = variables["params"] | {"norm_grid_2": own or plain}
-    grid = asked.apply({"params": params}, IMAGES).grids[2].tokens
-    assert_close(reading.read(reading.variables, IMAGES), grid.reshape(3, -1))
+    grid = np.asarray(encode(asked, {"params": params}).grids[2].tokens)
+    assert_close(read(reading), grid.reshape(3, -1))
     if not regularized:
-        again = layer_norm("n").apply({"params": plain}, grid)
+        again = jax.jit(layer_norm("n").apply)({"params": plain}, grid)
         assert_close(again, grid, rel=1e-3)  # already of mean 0 and deviation 1
