@@ -35,7 +35,7 @@ def tiny(**kwargs) -> ResNet:
 def variables(model: ResNet):
     """Variables whose norms are far from their initial identity."""
     images = jnp.zeros((1, model.patch_size, model.patch_size, 3))
-    fresh = jax.jit(model.init)(jax.random.key(1), images)
+    fresh = jax.device_get(jax.jit(model.init)(jax.random.key(1), images))
     draw = np.random.default_rng(0)
 
     def move(path, leaf):
@@ -43,7 +43,7 @@ def variables(model: ResNet):
             return leaf
         positive = path[-1].key in ("scale", "var")
         low, high = (0.5, 1.5) if positive else (-0.5, 0.5)
-        return jnp.asarray(draw.uniform(low, high, leaf.shape), jnp.float32)
+        return draw.uniform(low, high, leaf.shape).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(move, fresh)
 
@@ -75,12 +75,11 @@ def test_matches_loops_on_pictures_of_mixed_sizes(block, small, sizes, train):
     )
     tree = variables(model)
     pictures, canvas = pictures_and_canvas(model)
-    out, updated = jax.jit(
-        functools.partial(
-            model.apply, num_slots=NUM_SLOTS, train=train, mutable=["batch_stats"]
-        )
-    )(tree, canvas, jnp.array(GRID_SHAPES))
-    loops, norms = Loops(model, tree, train), jax.tree.map(np.asarray, tree["params"])
+    apply = functools.partial(
+        model.apply, num_slots=NUM_SLOTS, train=train, mutable=["batch_stats"]
+    )
+    out, updated = jax.device_get(jax.jit(apply)(tree, canvas, np.array(GRID_SHAPES)))
+    loops, norms = Loops(model, tree, train), tree["params"]
     stages = loops(pictures)
     np.testing.assert_array_equal(out.cls_at[4], out.cls)
     for i, last in enumerate(stages[4]):
@@ -130,7 +129,8 @@ def value_and_gradient(model, train=False):
             )
         return total, (out, updated)
 
-    return jax.jit(jax.value_and_grad(value, has_aux=True))
+    run = jax.jit(jax.value_and_grad(value, has_aux=True))
+    return lambda *args: jax.device_get(run(*args))
 
 
 @pytest.mark.slow
@@ -146,8 +146,8 @@ def test_canvases_equal_the_same_pictures_alone(block, small):
     pictures, canvas = pictures_and_canvas(model, shapes)
     run = value_and_gradient(model)
     args = tree["params"], tree["batch_stats"]
-    (_, (padded, _)), gradient = run(*args, canvas, jnp.array(shapes))
-    total = jax.tree.map(jnp.zeros_like, gradient)
+    (_, (padded, _)), gradient = run(*args, canvas, np.array(shapes))
+    total = jax.tree.map(np.zeros_like, gradient)
     for i, picture in enumerate(pictures):
         (_, (alone, _)), part = run(*args, picture[None], None)
         assert_close(padded.cls[i], alone.cls[0])
@@ -161,7 +161,7 @@ def test_canvases_equal_the_same_pictures_alone(block, small):
             np.testing.assert_array_equal(
                 padded.grids[stage].grid_shape[i], grid.grid_shape[0]
             )
-        total = jax.tree.map(jnp.add, total, part)
+        total = jax.tree.map(np.add, total, part)
     jax.tree.map(assert_close, gradient, total)
 
 
@@ -172,7 +172,7 @@ def test_canvases_equal_cropped_batches_in_training():
     pictures, canvas = pictures_and_canvas(model, shapes)
     run = value_and_gradient(model, train=True)
     args = tree["params"], tree["batch_stats"]
-    (padded_value, (_, padded_stats)), padded = run(*args, canvas, jnp.array(shapes))
+    (padded_value, (_, padded_stats)), padded = run(*args, canvas, np.array(shapes))
     (value, (_, stats)), gradient = run(*args, np.stack(pictures), None)
     assert_close(padded_value, value)
     jax.tree.map(assert_close, padded_stats, stats)
