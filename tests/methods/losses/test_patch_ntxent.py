@@ -12,6 +12,9 @@ from ser_jax.geometry import group
 from ser_jax.methods.losses.patch_ntxent import patch_ntxent
 from ser_jax.models.normalize import l2_normalize
 
+compiled_loss = jax.jit(patch_ntxent, static_argnames=("temperature", "block_tokens"))
+release_element = jax.jit(group.release_element)
+
 
 def random_case(seed, b=3, n=7, m=5, d=4):
     rng = np.random.default_rng(seed)
@@ -60,7 +63,7 @@ def loop_reference(student, target, valid, temperature, same_view, same_view_val
 def test_matches_an_explicit_loop(both_views, block_tokens):
     student, target, valid, same_view, same_view_valid = random_case(0)
     extra = (same_view, same_view_valid) if both_views else (None, None)
-    loss = patch_ntxent(
+    loss = compiled_loss(
         student,
         target,
         valid,
@@ -112,8 +115,10 @@ def test_gradients_match_automatic_differentiation_of_the_dense_form(block_token
     def dense(student, target, same_view):
         return dense_mean_loss(student, target, valid, same_view, same_view_valid)
 
-    actual = jax.grad(blockwise, argnums=(0, 1, 2))(student, target, same_view)
-    expected = jax.grad(dense, argnums=(0, 1, 2))(student, target, same_view)
+    actual, expected = (
+        jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(student, target, same_view)
+        for loss in (blockwise, dense)
+    )
     for a, e in zip(actual, expected, strict=True):
         assert_close(a, e, rel=1e-5, abs=1e-7)
 
@@ -138,8 +143,10 @@ def test_a_constant_target_costs_no_second_pass():
 @pytest.mark.slow
 def test_one_image_has_no_negatives_and_zero_loss():
     student, target, valid, *_ = random_case(3, b=1)
-    loss, grad = jax.value_and_grad(
-        lambda s: patch_ntxent(s, target, valid, temperature=0.3).sum()
+    loss, grad = jax.jit(
+        jax.value_and_grad(
+            lambda s: patch_ntxent(s, target, valid, temperature=0.3).sum()
+        )
     )(student)
     np.testing.assert_allclose(loss, 0.0, atol=1e-6)
     np.testing.assert_allclose(grad, 0.0, atol=1e-6)
@@ -153,18 +160,18 @@ def test_finite_at_zero_vectors_and_low_temperature():
     def loss(s, t):
         return patch_ntxent(s, t, valid, temperature=1e-3).sum()
 
-    value, grads = jax.value_and_grad(loss, argnums=(0, 1))(student, target)
+    value, grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(student, target)
     assert np.isfinite(value) and all(np.isfinite(g).all() for g in grads)
 
 
 def test_order_of_images_does_not_matter():
     student, target, valid, *_ = random_case(5)
-    loss = patch_ntxent(student, target, valid, temperature=0.3)
+    loss = compiled_loss(student, target, valid, temperature=0.3)
     order = np.array([2, 0, 1])
-    shuffled = patch_ntxent(
+    shuffled = compiled_loss(
         student[order], target[order], valid[order], temperature=0.3
     )
-    np.testing.assert_allclose(shuffled, loss[order], rtol=1e-5)
+    np.testing.assert_allclose(shuffled, np.asarray(loss)[order], rtol=1e-5)
 
 
 def test_one_device_equals_eight():
@@ -205,31 +212,30 @@ def test_bad_input_is_refused():
         patch_ntxent(student, target, valid, temperature=0.3, same_view=same_view)
 
 
-def to_slots(grid: np.ndarray, num_slots: int) -> jax.Array:
+def to_slots(grid: np.ndarray, num_slots: int) -> np.ndarray:
     """`[b, d, h, w]` maps as `[b, n, d]` slots."""
     b, d, h, w = grid.shape
     flat = grid.transpose(0, 2, 3, 1).reshape(b, h * w, d)
-    return jnp.pad(flat, [(0, 0), (0, num_slots - h * w), (0, 0)])
+    return np.pad(flat, [(0, 0), (0, num_slots - h * w), (0, 0)])
 
 
 def recorded_views(params) -> list[group.Element]:
     """Elements of the two views of one device's recorded case."""
     num_images, *shapes = (int(x) for x in params)
-    flags = jnp.zeros(num_images, bool)
+    flags = np.zeros(num_images, bool)
     return [
-        group.release_element(
+        release_element(
             rot180=flags ^ bool(view),
             hflip=flags ^ bool(view),
-            grid_shape=jnp.array(shapes[3 * view : 3 * view + 2]),
-            quarter_turns=jnp.array(shapes[3 * view + 2]),
+            grid_shape=np.array(shapes[3 * view : 3 * view + 2]),
+            quarter_turns=shapes[3 * view + 2],
         )
         for view in (0, 1)
     ]
 
 
-def symmetric_loss(students, targets, elements, temperature):
+def symmetric_loss(students, targets, elements, max_side, temperature):
     """Half the sum of both directions, negatives from the opposite view only."""
-    max_side = max(int(np.max(e.grid_shape)) for e in elements)
     total = 0.0
     for source, destination in ((0, 1), (1, 0)):
         aligned = geometry.act_on_grid(
@@ -276,27 +282,28 @@ def check_recorded(data, prefixes, temperature, expected):
         for name in maps
     )
     slots = [
-        jnp.concatenate([to_slots(data[f"{p}/{name}"], num_slots) for p in prefixes])
+        np.concatenate([to_slots(data[f"{p}/{name}"], num_slots) for p in prefixes])
         for name in maps
     ]
     per_device = [recorded_views(data[f"{prefix}/params"]) for prefix in prefixes]
     elements = [
-        jax.tree.map(
-            lambda *x: jnp.concatenate(x), *(pair[view] for pair in per_device)
-        )
+        jax.tree.map(lambda *x: np.concatenate(x), *(pair[view] for pair in per_device))
         for view in (0, 1)
     ]
 
-    def loss(*slots):
-        return symmetric_loss(slots[:2], slots[2:], elements, float(temperature))
+    max_side = max(int(e.grid_shape.max()) for e in elements)
 
-    value, grads = jax.value_and_grad(loss, argnums=(0, 1, 2, 3))(*slots)
+    def loss(*slots):
+        students, targets = slots[:2], slots[2:]
+        return symmetric_loss(students, targets, elements, max_side, float(temperature))
+
+    value, grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))(*slots)
     if len(slots[0]) > 1:
         np.testing.assert_allclose(value, expected, rtol=1e-5)
     else:
         np.testing.assert_allclose(value, expected, atol=1e-6)
     for name, grad in zip(maps, grads, strict=True):
-        recorded = jnp.concatenate(
+        recorded = np.concatenate(
             [to_slots(data[f"{p}/grad_{name}"], num_slots) for p in prefixes]
         )
         assert_close(grad, recorded)
