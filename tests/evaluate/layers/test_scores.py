@@ -54,20 +54,23 @@ def encoder(positional=0.0, padding=0.0, cell=PATCH):
         cell: Pixels a side of a token's cell.
     """
 
-    @functools.partial(jax.jit, static_argnums=2)
-    def encode(canvas, grid_shape, num_slots):
-        b, s = canvas.shape[:2]
-        scale = PATCH // cell
-        cells = canvas.reshape(b, s // cell, cell, s // cell, cell, 3).mean((2, 4))
-        shape, n = grid_shape * scale, num_slots * scale**2
-        tokens = canvas_to_slots(cells, shape, n)
-        code = jax.random.normal(jax.random.key(7), (1, n, 3))
-        valid = slot_cells(shape, n)[2]
-        tokens = jnp.where(valid[..., None], tokens + positional * code, padding)
-        grid = TokenGrid(tokens, shape, valid, scale)
-        return EncoderOutput(tokens[:, 0], tokens, valid, {1: grid}, {})
+    return functools.partial(
+        encode_cells, positional=positional, padding=padding, cell=cell
+    )
 
-    return encode
+
+@functools.partial(jax.jit, static_argnames=("num_slots", "cell"))
+def encode_cells(canvas, grid_shape, num_slots, *, positional, padding, cell):
+    b, s = canvas.shape[:2]
+    scale = PATCH // cell
+    cells = canvas.reshape(b, s // cell, cell, s // cell, cell, 3).mean((2, 4))
+    shape, n = grid_shape * scale, num_slots * scale**2
+    tokens = canvas_to_slots(cells, shape, n)
+    code = jax.random.normal(jax.random.key(7), (1, n, 3))
+    valid = slot_cells(shape, n)[2]
+    tokens = jnp.where(valid[..., None], tokens + positional * code, padding)
+    grid = TokenGrid(tokens, shape, valid, scale)
+    return EncoderOutput(tokens[:, 0], tokens, valid, {1: grid}, {})
 
 
 def scores_of(encode, images, transforms=PADDED, **settings):
@@ -123,6 +126,7 @@ def test_a_positional_encoder_is_not_equivariant():
         assert score.top1 < 0.5, name
 
 
+@functools.partial(jax.jit, static_argnums=2)
 def random_tokens(canvas, grid_shape, num_slots):
     """Tokens that have nothing to do with one another, but for a common direction."""
     key = jax.random.key(jax.lax.bitcast_convert_type(canvas.sum(), jnp.int32))
@@ -163,7 +167,7 @@ def test_a_2_by_2_grid_by_hand():
     score = scores_of(encode, images, moves)["half turn"]
 
     def grid(pictures):
-        return np.asarray(encode(pictures, jnp.full((2, 2), 2), 4).grids[1].tokens)
+        return np.asarray(encode(pictures, np.full((2, 2), 2), 4).grids[1].tokens)
 
     still, moved = grid(images), grid(images[:, ::-1, ::-1].copy())
     carried = still[:, ::-1]  # slots 0 1 / 2 3 turned by 180 degrees

@@ -48,8 +48,10 @@ def test_two_batches_match_explicit_decompositions():
     images = noise() + 4 * ramps(100)
     scores = seis(encoder, images)
 
+    apply = jax.jit(encoder.apply)
+
     def maps(pictures):
-        tokens = np.asarray(encoder.apply({}, pictures).tokens, np.float64)
+        tokens = np.asarray(apply({}, pictures).tokens, np.float64)
         return tokens.swapaxes(1, 2).reshape(-1, tokens.shape[1])
 
     window = images[:, :-PATCH, :-PATCH]

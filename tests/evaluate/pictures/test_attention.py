@@ -1,5 +1,7 @@
 """The class token's attention: checked by redoing the last block with it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,8 +22,8 @@ def vit(**settings):
 
 def init(encoder):
     """Weights large enough for attention to differ from place to place."""
-    variables = jax.jit(encoder.init)(jax.random.key(0), jnp.asarray(IMAGES))
-    return jax.tree.map(lambda x: 2 * x, variables)
+    variables = jax.jit(encoder.init)(jax.random.key(0), IMAGES)
+    return jax.tree.map(lambda x: 2 * x, jax.device_get(variables))
 
 
 def norm(params, x):
@@ -33,10 +35,17 @@ def norm(params, x):
 def test_the_last_block_redone_with_it_gives_the_class_token(settings):
     encoder = vit(**settings)
     variables = init(encoder)
-    params = variables["params"]
-    weights = cls_attention(encoder, variables, jnp.asarray(IMAGES))
+    attention = jax.jit(cls_attention, static_argnums=0)
+    weights = attention(encoder, variables, IMAGES)
     assert weights.shape == (2, 2, 3, 3)
+    cls, expected = redone(encoder, variables, weights)
+    assert_close(cls, expected, rel=1e-5)
 
+
+@functools.partial(jax.jit, static_argnums=0)
+def redone(encoder, variables, weights):
+    """The class token by these weights of the last block, and the encoder's own."""
+    params = variables["params"]
     x = last_input(encoder, variables)  # [b, 1 + n, d]
     last = jax.tree.map(lambda leaf: leaf[-1], params["blocks"])
     normed = norm(last["norm1"], x)
@@ -54,8 +63,7 @@ def test_the_last_block_redone_with_it_gives_the_class_token(settings):
         cls
         + mlp.apply({"params": last["mlp"]}, norm(last["norm2"], cls[:, None]))[:, 0]
     )
-    expected = encoder.apply(variables, jnp.asarray(IMAGES)).cls
-    assert_close(norm(params["norm"], cls), expected, rel=1e-5)
+    return norm(params["norm"], cls), encoder.apply(variables, IMAGES).cls
 
 
 def last_input(encoder, variables):
@@ -85,14 +93,11 @@ def last_input(encoder, variables):
         name: getattr(encoder, name)
         for name in ("width", "depth", "num_heads", "patch_size", "image_size")
     }
-    spied(**fields, cls_insert=encoder.cls_insert, scan=False).apply(
-        variables, jnp.asarray(IMAGES)
-    )
+    spied(**fields, cls_insert=encoder.cls_insert, scan=False).apply(variables, IMAGES)
     return seen[-1]
 
 
 @pytest.mark.slow
 def test_a_class_token_that_joins_at_the_last_block_is_refused():
-    encoder = vit(cls_insert=2)
     with pytest.raises(ValueError, match="joins after block 2 of 3"):
-        cls_attention(encoder, init(encoder), jnp.asarray(IMAGES))
+        cls_attention(vit(cls_insert=2), {}, IMAGES)
