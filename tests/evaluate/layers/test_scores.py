@@ -247,7 +247,7 @@ def test_one_shape_for_each_kind_of_transform():
         return inner(canvas, grid_shape, num_slots)
 
     moves = DEFAULT_TRANSFORMS | {"stay": Translation()}
-    scores = scores_of(encode, smooth(n=2, side=6), moves)
+    scores = scores_of(encode, smooth(), moves)
     assert len(scores) == len(DEFAULT_TRANSFORMS)
     assert len(shapes) == 2
 
