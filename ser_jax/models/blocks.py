@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from ser_jax.models.initial import uniform_bias, uniform_kernel
+
 Initializer = Callable[..., jax.Array]
 
 
@@ -145,8 +147,10 @@ def block_initializers(scheme: str) -> tuple[Initializer, Initializer]:
     return _xavier_uniform_qkv, nn.initializers.xavier_uniform()
 
 
-def patch_initializer(scheme: str, patch_size: int, width: int) -> Initializer:
-    """How the patch embedding's kernel `[patch_size ** 2 * 3, d]` starts.
+def patch_initializers(
+    scheme: str, patch_size: int, width: int
+) -> tuple[Initializer, Initializer]:
+    """How the patch embedding's kernel `[patch_size ** 2 * 3, d]` and bias start.
 
     Args:
         scheme: See `ViT.init_scheme`.
@@ -154,18 +158,21 @@ def patch_initializer(scheme: str, patch_size: int, width: int) -> Initializer:
         width: Token width d.
 
     Returns:
-        MoCo v3's uniform one (its embedding is frozen); in other schemes PyTorch's
-        default for a convolution, uniform within 1 / sqrt(fan_in).
+        MoCo v3's uniform kernel (its embedding is frozen) and no bias; in other schemes
+        PyTorch's default for a convolution, both uniform within 1 / sqrt(fan_in).
 
     Reference:
         MoCo v3 (arXiv 2104.02057), released code.
     """
+    fan_in = 3 * patch_size**2
     if scheme != "moco_v3":
-        return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-    limit = math.sqrt(6 / (3 * patch_size**2 + width))
-    return lambda rng, shape, dtype=jnp.float32: jax.random.uniform(
-        rng, shape, dtype, -limit, limit
-    )
+        return uniform_kernel, uniform_bias(fan_in)
+    limit = math.sqrt(6 / (fan_in + width))
+
+    def kernel_init(rng, shape, dtype=jnp.float32):
+        return jax.random.uniform(rng, shape, dtype, -limit, limit)
+
+    return kernel_init, nn.initializers.zeros
 
 
 def _xavier_uniform_qkv(rng: jax.Array, shape: tuple[int, ...], dtype: DTypeLike):

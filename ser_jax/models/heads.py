@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ser_jax.models.initial import uniform_dense, uniform_kernel
 from ser_jax.models.normalize import l2_normalize
 
 
@@ -41,6 +42,8 @@ class BatchNormMlp(nn.Module):
         hidden_bias: Whether hidden layers have a bias. The BatchNorm after them takes
             it out again; BYOL's have one.
         last_batch_norm: Whether it ends in a BatchNorm without scale and shift.
+        uniform_start: Whether kernels and biases start as in PyTorch, see
+            `uniform_dense`; if not, as BYOL's: normal, variance 1 / fan_in, no bias.
 
     Reference:
         MoCo v3 (arXiv 2104.02057), Sec. 3 and released `_build_mlp`: projector with 3
@@ -54,6 +57,7 @@ class BatchNormMlp(nn.Module):
     num_layers: int
     hidden_bias: bool = False
     last_batch_norm: bool = True
+    uniform_start: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -67,13 +71,18 @@ class BatchNormMlp(nn.Module):
             `[b, output_dim]`, float32.
         """
         for i in range(1, self.num_layers):
-            x = nn.Dense(self.hidden_dim, use_bias=self.hidden_bias, name=f"fc{i}")(x)
+            x = self._linear(x, self.hidden_dim, self.hidden_bias, f"fc{i}")
             x = nn.relu(batch_norm(train=train, affine=True, name=f"bn{i}")(x))
         last = self.num_layers
-        x = nn.Dense(self.output_dim, use_bias=False, name=f"fc{last}")(x)
+        x = self._linear(x, self.output_dim, False, f"fc{last}")
         if not self.last_batch_norm:
             return x
         return batch_norm(train=train, affine=False, name=f"bn{last}")(x)
+
+    def _linear(self, x: jax.Array, features: int, use_bias: bool, name: str):
+        if self.uniform_start:
+            return uniform_dense(x.shape[-1], features, use_bias=use_bias, name=name)(x)
+        return nn.Dense(features, use_bias=use_bias, name=name)(x)
 
 
 class DinoMlp(nn.Module):
@@ -138,9 +147,8 @@ class Prototypes(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns logits `[b, k]`, float32, from unit vectors `[b, d]`."""
-        uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         shape = (x.shape[-1], self.num_prototypes)
-        direction = self.param("direction", uniform, shape)  # [d, k]
+        direction = self.param("direction", uniform_kernel, shape)  # [d, k]
         kernel = l2_normalize(direction.T).T
         if not self.unit_gain:
             # On the kernel, not on the logits: the backward pass keeps no [b, k] array.
@@ -163,7 +171,7 @@ class TokenProjector(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Returns `[..., dim]` from tokens `[..., d]`."""
-        x = nn.Dense(self.dim, use_bias=False, name="fc1")(tokens)
-        return nn.Dense(self.dim, use_bias=False, name="fc2")(
-            nn.gelu(x, approximate=False)
-        )
+        width = tokens.shape[-1]
+        x = uniform_dense(width, self.dim, use_bias=False, name="fc1")(tokens)
+        x = nn.gelu(x, approximate=False)
+        return uniform_dense(self.dim, self.dim, use_bias=False, name="fc2")(x)

@@ -13,7 +13,7 @@ from ser_jax.models.blocks import (
     Block,
     block_initializers,
     layer_norm,
-    patch_initializer,
+    patch_initializers,
 )
 from ser_jax.models.outputs import (
     BLOCKS,
@@ -225,10 +225,12 @@ class ViT(nn.Module):
             canvas = resample_positions(table, shape, max(rows, cols))
             pos = canvas_to_slots(canvas, shape, num_slots)  # [1 or b, n, d]
 
+        kernel_init, bias_init = patch_initializers(self.init_scheme, p, self.width)
         dense = nn.Dense(
             self.width,
             dtype=self.dtype,
-            kernel_init=patch_initializer(self.init_scheme, p, self.width),
+            kernel_init=kernel_init,
+            bias_init=bias_init,
             name=PATCH_EMBED,
         )
         tokens = dense(patches)

@@ -55,6 +55,7 @@ class BYOLHeads(nn.Module):
                 2,
                 hidden_bias=True,
                 last_batch_norm=False,
+                uniform_start=False,
             )
 
         self.projector = mlp()

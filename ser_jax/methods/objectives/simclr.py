@@ -48,7 +48,9 @@ class SimCLRHeads(nn.Module):
 
     def setup(self):
         """Makes the projector."""
-        self.projector = BatchNormMlp(self.hidden_dim, self.output_dim, self.num_layers)
+        self.projector = BatchNormMlp(
+            self.hidden_dim, self.output_dim, self.num_layers, uniform_start=False
+        )
 
     def student(self, cls: jax.Array, train: bool) -> jax.Array:
         """Returns embeddings `[b, output_dim]` from class tokens `[b, d]`."""

@@ -1,7 +1,6 @@
 """AugSelf: predict from two views' features how their augmentations differ."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -15,6 +14,7 @@ from ser_jax.methods.regularizers.augself_targets import CROP_RELEASED, TARGETS,
 from ser_jax.methods.regularizers.base import FeatureRegularizer, pooled
 from ser_jax.methods.settings import check_settings
 from ser_jax.models.heads import batch_norm
+from ser_jax.models.initial import uniform_dense
 from ser_jax.models.outputs import EncoderOutput
 from ser_jax.views.view import View
 
@@ -49,21 +49,12 @@ class Predictor(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Returns `[m, num_outputs]` from `[m, d]`."""
-        # uniform within 1 / sqrt(fan_in), the bias like the kernel
-        kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-        limit = 1 / math.sqrt(self.hidden_dim)
-
-        def bias_init(rng, shape, dtype):
-            return jax.random.uniform(rng, shape, dtype, -limit, limit)
-
+        width = self.hidden_dim
         for i in (1, 2):
-            x = nn.Dense(
-                self.hidden_dim, use_bias=False, kernel_init=kernel_init, name=f"fc{i}"
-            )(x)
+            fan_in = x.shape[-1]
+            x = uniform_dense(fan_in, width, use_bias=False, name=f"fc{i}")(x)
             x = nn.relu(batch_norm(train=train, affine=True, name=f"bn{i}")(x))
-        return nn.Dense(
-            self.num_outputs, kernel_init=kernel_init, bias_init=bias_init, name="fc3"
-        )(x)
+        return uniform_dense(width, self.num_outputs, name="fc3")(x)
 
 
 class AugSelfHeads(nn.Module):

@@ -18,6 +18,7 @@ from ser_jax.methods.regularizers.augment_params import (
 from ser_jax.methods.regularizers.base import FeatureRegularizer, pooled
 from ser_jax.methods.settings import check_settings
 from ser_jax.models.heads import BatchNormMlp, batch_norm
+from ser_jax.models.initial import uniform_dense
 from ser_jax.models.normalize import l2_normalize
 from ser_jax.models.outputs import EncoderOutput
 from ser_jax.views.view import View, ViewSpec
@@ -88,7 +89,8 @@ class ParamsEmbedding(nn.Module):
     @nn.compact
     def __call__(self, vector: jax.Array, train: bool) -> jax.Array:
         """Returns `[2b, dim]` from standardised vectors `[2b, p]`."""
-        x = nn.Dense(self.dim, use_bias=False, name="fc")(vector)
+        p = vector.shape[-1]
+        x = uniform_dense(p, self.dim, use_bias=False, name="fc")(vector)
         return batch_norm(train=train, affine=True, name="bn")(x)
 
 

@@ -12,6 +12,7 @@ import optax
 from ser_jax.methods.metric import Metric, Metrics, Panel
 from ser_jax.methods.regularizers.base import FeatureRegularizer, pooled
 from ser_jax.methods.settings import check_settings
+from ser_jax.models.initial import uniform_dense
 from ser_jax.models.outputs import EncoderOutput
 from ser_jax.views.view import View, ViewSpec
 
@@ -61,11 +62,11 @@ class RotationHeads(nn.Module):
         )  # [4b, d]
         width = self.hidden_dim or x.shape[-1]
         for i in (1, 2):
-            x = nn.Dense(width, name=f"fc{i}")(x)
+            x = uniform_dense(x.shape[-1], width, name=f"fc{i}")(x)
             x = nn.relu(nn.LayerNorm(epsilon=1e-5, name=f"norm{i}")(x))
-        x = nn.Dense(self.bottleneck_dim, name="fc3")(x)
+        x = uniform_dense(width, self.bottleneck_dim, name="fc3")(x)
         x = nn.LayerNorm(epsilon=1e-5, name="norm3")(x)
-        return nn.Dense(len(_VIEWS), name="logits")(x)
+        return uniform_dense(self.bottleneck_dim, len(_VIEWS), name="logits")(x)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ser_jax.methods.metric import Metric, Metrics, Panel
 from ser_jax.methods.regularizers.base import FeatureRegularizer, pooled
 from ser_jax.methods.settings import check_settings
 from ser_jax.models.heads import BatchNormMlp
+from ser_jax.models.initial import uniform_kernel
 from ser_jax.models.outputs import EncoderOutput
 from ser_jax.views.view import View
 
@@ -76,7 +77,7 @@ class Hypernetwork(nn.Module):
     def __call__(self, codes: jax.Array, x: jax.Array) -> jax.Array:
         """Returns features `x` `[b, d]` mapped as their `codes` `[b, t]` say."""
         t, d = codes.shape[1], x.shape[1]
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (t, d * d))
+        kernel = self.param("kernel", uniform_kernel, (t, d * d))
         return transform(kernel.reshape(t, d, d), codes, x)
 
 
