@@ -68,7 +68,7 @@ def get_config(base_and_preset: str = "simclr") -> ConfigDict:
     own = {
         "ser": {"share": 0.05, "projector_dim": 256},
         "equimod": {
-            "standardize": "official_cifar10" if simclr else "batch",
+            "standardize": "official_cifar10" if simclr else "official_cifar10_byol",
             "weight": 2.0 if simclr else 1.0,  # see simclr.py
         },
         "essl": {

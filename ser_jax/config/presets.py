@@ -103,7 +103,11 @@ PRESETS: Mapping[str, Preset] = {
 
 # How SER's authors fitted the compared methods to ViT-S.
 VIT_PORTS: Mapping[str, Mapping[str, Any]] = {
-    "equimod": {"negatives": "cross", "hidden_dim": 384},
+    "equimod": {
+        "negatives": "cross",
+        "hidden_dim": 384,
+        "standardize": "official_imagenet_byol",
+    },
     "essl": {"bottleneck_dim": 256},
 }
 

@@ -84,27 +84,31 @@ _IMAGENET_STD = (
     *(0.41347, 0.41323, 0.41349, 0.10333, 0.40013),
 )
 
+_CIFAR10_MEAN = (
+    *(4.3122, 4.3216, 23.369, 23.374, 0.49998),
+    *(0.80087, 1.2025, 1.4007, 1.5964, 1.8004),
+    *(0.99993, 1.0002, 0.99986, 2.2321e-7, 0.19965),
+)
+_CIFAR10_STD = (
+    *(3.9740, 3.9851, 4.9544, 4.9539, 0.5),
+    *(0.3993, 1.1651, 1.0210, 1.0200, 1.1669),
+    *(0.2066, 0.2068, 0.2066, 0.0517, 0.3997),
+)
+_BYOL_MEAN = (0.27256, 0.52507, 0.050149)  # blur on, its sigma, solarized
+_BYOL_STD = (0.30381, 0.65251, 0.064719)
+
 # The authors' constants. Those of BYOL describe SimCLR's stronger colour jitter, and
-# half the blur and solarization that its two views get.
+# half the blur and solarization that its two views get. SER's port to ViT has BYOL's.
 OFFICIAL_STANDARDIZATIONS = {
     "official_imagenet_byol": Standardization(
-        mean=(*_IMAGENET_MEAN, 0.27256, 0.52507, 0.050149),
-        std=(*_IMAGENET_STD, 0.30381, 0.65251, 0.064719),
+        mean=(*_IMAGENET_MEAN, *_BYOL_MEAN), std=(*_IMAGENET_STD, *_BYOL_STD)
     ),
     "official_imagenet_simclr": Standardization(
         mean=(*_IMAGENET_MEAN, 0.5003, 0.52507),
         std=(*_IMAGENET_STD, 0.5, 0.65251),
     ),
-    "official_cifar10": Standardization(
-        mean=(
-            *(4.3122, 4.3216, 23.369, 23.374, 0.49998),
-            *(0.80087, 1.2025, 1.4007, 1.5964, 1.8004),
-            *(0.99993, 1.0002, 0.99986, 2.2321e-7, 0.19965),
-        ),
-        std=(
-            *(3.9740, 3.9851, 4.9544, 4.9539, 0.5),
-            *(0.3993, 1.1651, 1.0210, 1.0200, 1.1669),
-            *(0.2066, 0.2068, 0.2066, 0.0517, 0.3997),
-        ),
+    "official_cifar10_byol": Standardization(
+        mean=(*_CIFAR10_MEAN, *_BYOL_MEAN), std=(*_CIFAR10_STD, *_BYOL_STD)
     ),
+    "official_cifar10": Standardization(mean=_CIFAR10_MEAN, std=_CIFAR10_STD),
 }

@@ -186,16 +186,17 @@ class EquiMod(FeatureRegularizer):
             counterparts held constant.
         standardize: How the augmentation's parameters are brought to one scale.
             "batch": by the batch's own mean and deviation, whatever the recipe.
-            "official_imagenet_byol" (18 parameters), "official_imagenet_simclr" (17, no
-            solarization), "official_cifar10" (15, no blur either): the authors'
-            constants, which belong to those recipes and to crops told in pixels.
+            "official_imagenet_byol" and "official_cifar10_byol" (18 parameters),
+            "official_imagenet_simclr" (17, no solarization), "official_cifar10" (15, no
+            blur either: SimCLR's): the authors' constants, which belong to those
+            recipes and to crops told in pixels.
 
     Raises:
         ValueError: If a setting is not one of those above.
 
     Reference:
         Devillers and Lefort, EquiMod (arXiv 2211.01244), Sec. 3. Its constants
-        for parameters are an option because they fit three recipes only.
+        for parameters are an option because they fit four recipes only.
     """
 
     temperature: float = 0.2

@@ -197,7 +197,8 @@ def test_parameters_are_standardized(kind):
 
 def test_official_constants_describe_what_they_name():
     """Moments of drawn parameters, where they are known. Red if one moves a place."""
-    for kind, strength in (("imagenet_byol", 0.8), ("cifar10", 0.4)):
+    strengths = {"imagenet_byol": 0.8, "cifar10": 0.4, "cifar10_byol": 0.4}
+    for kind, strength in strengths.items():
         constants = OFFICIAL_STANDARDIZATIONS[f"official_{kind}"]
         mean, std = np.array(constants.mean), np.array(constants.std)
         np.testing.assert_allclose(mean[4:6], [0.5, 0.8], atol=2e-3)  # flip, jitter
@@ -209,6 +210,33 @@ def test_official_constants_describe_what_they_name():
         switches = np.array([4, 5, 14])
         expected = np.sqrt(mean[switches] * (1 - mean[switches]))
         np.testing.assert_allclose(std[switches], expected, rtol=2e-3)
+        # Pictures of ImageNet are about 400 x 500, those of CIFAR 32 x 32.
+        side_px = mean[:2] * 2 + mean[2:4]
+        assert np.all(
+            (side_px > 400) & (side_px < 500)
+            if "imagenet" in kind
+            else abs(side_px - 32) < 0.05
+        )
+
+
+def test_constants_of_each_recipe_are_the_published_ones():
+    """To the last digit. BYOL's three last are one set on both data sets."""
+    official = OFFICIAL_STANDARDIZATIONS
+    byol = ([0.27256, 0.52507, 0.050149], [0.30381, 0.65251, 0.064719])
+    for data, simclr in (("imagenet", "imagenet_simclr"), ("cifar10", "cifar10")):
+        for field, last in zip(("mean", "std"), byol, strict=True):
+            whole = getattr(official[f"official_{data}_byol"], field)
+            np.testing.assert_array_equal(whole[15:], last)
+            shared = getattr(official[f"official_{simclr}"], field)[:15]
+            np.testing.assert_array_equal(whole[:15], shared)
+    sums = {  # of the first 15 as released
+        "imagenet": (721.7616264, 463.41624),
+        "cifar10": (65.87729022321, 24.2111),
+    }
+    for data, (mean, std) in sums.items():
+        constants = official[f"official_{data}_byol"]
+        np.testing.assert_allclose(sum(constants.mean[:15]), mean, rtol=1e-12)
+        np.testing.assert_allclose(sum(constants.std[:15]), std, rtol=1e-12)
 
 
 @pytest.mark.slow
