@@ -3,7 +3,8 @@
 `tests/fixtures/run_0.1.0.tar.xz` is the workdir of six steps of a narrow SER on digits
 with results of four tasks, as that version's `main` and `evaluate` left it (its older
 checkpoint, curves and event files taken out). Red if a parameter, a key of the config
-or of the results, or the layout on disk gets another name.
+or of the results, or the layout on disk gets another name; or if a setting that
+it lacks takes another value than that version had.
 """
 
 import json
@@ -50,6 +51,8 @@ def test_it_goes_on(workdir, tmp_path, monkeypatch):
 def test_it_is_evaluated_beside_its_old_results_and_reported(workdir, tmp_path):
     old = json.loads((workdir / RESULTS).read_text())
     run = ser_jax.open_run(str(workdir), data_dir=str(tmp_path / "data"))
+    assert "mean" not in read_meta(workdir / "checkpoints")["config"]["dataset"]
+    assert (run.encoder.mean, run.encoder.std) == ((0.305,) * 3, (0.376,) * 3)
     assert run.encoder.digest == old["digest"]
     ser_jax.evaluate(run, ["knn", "rotation_probe"])
     new = json.loads((workdir / RESULTS).read_text())

@@ -42,6 +42,8 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     config.dataset.data_dir = "~/tensorflow_datasets"
     config.dataset.train_split = "train"
     config.dataset.eval_split = "test"
+    config.dataset.mean = ()  # of red, green, blue in [0, 1]; (): the data set's own
+    config.dataset.std = ()  # likewise
 
     config.loader = ConfigDict()
     config.loader.num_threads = 16

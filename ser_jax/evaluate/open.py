@@ -7,14 +7,13 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from ser_jax.config.defaults import base_config
+from ser_jax.config.recorded import complete, unknown_settings
 from ser_jax.evaluate.data import EvalData
 from ser_jax.evaluate.encoder import FrozenEncoder
 from ser_jax.evaluate.run import TrainedRun, load_part
 from ser_jax.methods.variables import encoder_paths
 from ser_jax.storage.files import PathLike, as_path
 from ser_jax.storage.reader import read_digest, read_meta
-from ser_jax.storage.tables import flatten
 from ser_jax.train.experiment import build
 from ser_jax.train.sharding import make_mesh
 
@@ -115,20 +114,18 @@ def open_run(
 
 def _config(saved: Mapping[str, Any], workdir: epath.Path) -> ConfigDict:
     """The config of a checkpoint, if this version of the program knows it."""
-    config = ConfigDict(saved)
     try:
-        known = base_config(config.objective.name, config.regularizer.name)
-    except AttributeError as error:
+        config = complete(saved)
+    except KeyError as error:
         raise ValueError(_other_version(workdir, str(error))) from error
-    settings = [set(flatten(tree.to_dict(), ".")) for tree in (config, known)]
-    if differing := sorted(settings[0] ^ settings[1]):
-        raise ValueError(_other_version(workdir, ", ".join(differing)))
-    return config
+    if unknown := unknown_settings(config):
+        raise ValueError(_other_version(workdir, ", ".join(unknown)))
+    return ConfigDict(config)
 
 
 def _other_version(workdir: epath.Path, settings: str) -> str:
     return (
         f"the checkpoint in {workdir} was written by another version of this program: "
-        f"these settings are unknown now or were then: {settings}. Evaluate it with "
+        f"these settings are not known now, or missing: {settings}. Evaluate it with "
         "that version."
     )

@@ -13,6 +13,7 @@ from ml_collections import config_flags
 
 from ser_jax.config.differences import differences
 from ser_jax.config.flags import explain
+from ser_jax.config.recorded import complete
 from ser_jax.data.sources import open_source
 from ser_jax.methods.objectives import OBJECTIVES
 from ser_jax.storage.summary import read_summary
@@ -54,7 +55,7 @@ class SweepRun:
         if not (self.workdir / "summary.json").exists():
             return False
         ended = read_summary(self.workdir)
-        changed = differences(ended["config"], self.config)
+        changed = differences(complete(ended["config"]), self.config)
         if ended["steps"] > self.stop_step:
             changed.append(f"steps: {ended['steps']} -> {self.stop_step}")
         if changed:
@@ -146,7 +147,7 @@ def expand(
                 seed,
                 folder / f"seed{seed}",
                 (*arguments, f"--config.seed={seed}"),
-                config.to_dict() | {"seed": seed},
+                experiment.config | {"seed": seed},
                 experiment.resolved.stop_step,
             )
             for seed in seeds

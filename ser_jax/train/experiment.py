@@ -10,6 +10,8 @@ import optax
 from ml_collections import ConfigDict
 
 from ser_jax.config import defaults as config_lib
+from ser_jax.config.normalization import own_normalization
+from ser_jax.config.recorded import complete
 from ser_jax.data.crops import CROP_PARAMS, CropSpec, eval_resize_px
 from ser_jax.methods.learner import Learner
 from ser_jax.methods.objectives import OBJECTIVES
@@ -31,7 +33,8 @@ class Experiment:
     """Everything a run is made of but data, devices and state.
 
     Attributes:
-        config: The config it was built from, as plain dicts: for the record.
+        config: The config it was built from, as plain dicts: for the record. What the
+            data set decides is in it.
         resolved: What follows from it.
         learner: Encoder, objective and regularizer.
         optimizer: Optimizer.
@@ -141,7 +144,8 @@ def build(
     """Builds the parts of an experiment.
 
     Args:
-        config: The experiment; a recorded one, in plain dicts, will do.
+        config: The experiment; a recorded one, in plain dicts, will do, and if it
+            lacks a setting, the version that wrote it is followed: see `complete`.
         num_train_examples: Size of the training split.
 
     Returns:
@@ -150,7 +154,11 @@ def build(
     Raises:
         ValueError: If a setting is refused; the message says what to change.
     """
-    config = ConfigDict(config)
+    plain = config.to_dict() if isinstance(config, ConfigDict) else config
+    config = ConfigDict(complete(plain))
+    mean, std = own_normalization(config.dataset.name)
+    config.dataset.mean = tuple(config.dataset.mean) or mean
+    config.dataset.std = tuple(config.dataset.std) or std
     resolved = config_lib.finalize(config, num_train_examples)
     objective = make_part(OBJECTIVES, "objective", config.objective.to_dict())
     regularizer = make_part(REGULARIZERS, "regularizer", config.regularizer.to_dict())
@@ -209,8 +217,8 @@ def build(
         optimizer=_optimizer(config, resolved, learning_rate),
         learning_rate=learning_rate,
         crops=tuple(_crop(config, name, spec) for name, spec in sources.items()),
-        mean=recipes[0].mean,
-        std=recipes[0].std,
+        mean=config.dataset.mean,
+        std=config.dataset.std,
         seed=config.seed,
         batch_size=config.batch_size,
         image_size=config.augment.image_size,
@@ -271,8 +279,9 @@ def _size_px(config: ConfigDict, spec: ViewSpec) -> int:
 
 
 def _recipe(config: ConfigDict, spec: ViewSpec) -> Recipe:
-    augment = config.augment
+    augment, dataset = config.augment, config.dataset
     found = recipe(augment.recipe, spec.photometry, _size_px(config, spec))
+    found = dataclasses.replace(found, mean=dataset.mean, std=dataset.std)
     if spec.geometric or spec.photometry not in ("global/0", "global/1"):
         return found  # its turns are known, or none
     return dataclasses.replace(found, rot90_prob=augment.rot90_prob)

@@ -7,6 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from ser_jax.config.differences import differences
+from ser_jax.config.recorded import complete
 from ser_jax.data.sources import Source
 from ser_jax.storage.checkpoint import Checkpointer
 from ser_jax.train.experiment import Experiment
@@ -57,7 +58,7 @@ def _refuse_contradiction(
     experiment: Experiment, source: Source, meta: dict[str, Any]
 ) -> None:
     """Raises if a checkpoint is of another experiment or other data."""
-    changed = differences(meta["config"], experiment.config)
+    changed = differences(complete(meta["config"]), experiment.config)
     if meta["data"] != source.fingerprint:
         changed.append(f"data: {meta['data']} -> {source.fingerprint}")
     if changed:

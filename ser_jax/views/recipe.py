@@ -33,8 +33,8 @@ class Recipe:
             another. For AugSelf's rotation target; no published base has it.
         colour: Whose definitions of the colour operations: "torchvision" draws an
             order of the four per image, "kornia" one per batch. See `colour.adjust`.
-        mean: Mean subtracted from each channel at the end.
-        std: Divisor of each channel at the end.
+        mean: Mean of the data set, subtracted from each channel at the end.
+        std: Its standard deviation, the divisor of each channel.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -111,8 +111,6 @@ class _Row:
     solarize_prob: tuple[float, float, float] = (0.0, 0.2, 0.0)
     solarize_threshold: Range = (0.5, 0.5)
     colour: Literal["torchvision", "kornia"] = "torchvision"
-    mean: tuple[float, float, float] = Recipe.mean
-    std: tuple[float, float, float] = Recipe.std
 
 
 _COLUMNS: dict[str, int] = {"global/0": 0, "global/1": 1, "unsolarized": 1, "local": 2}
@@ -147,8 +145,6 @@ _TABLE = {
         blur_prob=_HALF,
         blur_taps=3,
         solarize_prob=_NEVER,
-        mean=(0.305, 0.305, 0.305),
-        std=(0.376, 0.376, 0.376),
     ),
     "plain": _Row(
         crop_scale=(1.0, 1.0),
@@ -174,7 +170,7 @@ def recipe(name: str, photometry: Photometry, size_px: int) -> Recipe:
         size_px: Side of the view; sets the width of the blur kernel (23 taps at 224).
 
     Returns:
-        The view's `Recipe`.
+        The view's `Recipe`, with ImageNet's mean and std.
 
     Raises:
         ValueError: If the name or the photometry is unknown.
@@ -188,7 +184,7 @@ def recipe(name: str, photometry: Photometry, size_px: int) -> Recipe:
     """
     row = _row(name)
     if photometry == "plain":
-        return Recipe(mean=row.mean, std=row.std)
+        return Recipe()
     if photometry not in _COLUMNS:
         raise ValueError(
             f"a view's photometry is one of {', '.join(map(repr, _COLUMNS))} or "
@@ -209,8 +205,6 @@ def recipe(name: str, photometry: Photometry, size_px: int) -> Recipe:
         solarize_prob=row.solarize_prob[column] if solarizes else 0.0,
         solarize_threshold=row.solarize_threshold,
         colour=row.colour,
-        mean=row.mean,
-        std=row.std,
     )
 
 
