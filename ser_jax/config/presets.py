@@ -49,7 +49,18 @@ PRESETS: Mapping[str, Preset] = {
     "none": Preset("the base alone"),
     "2plus4": Preset("two global and four local views", settings=_FOUR_LOCALS),
     # The paper's rows.
-    "ser": _ser("SER after block 3"),
+    "ser": _ser("SER after block 3: ser_release, for now"),
+    "ser_paper": _ser(
+        "SER as its paper says: b2 uncropped, an invariance loss of its own",
+        crop="none",
+        invariance="split",
+        temperature=0.3,
+    ),
+    "ser_release": _ser(
+        "SER as its release says: b2's views share a crop, one invariance loss",
+        crop="shared",
+        invariance="joint",
+    ),
     "ser_2plus4": Preset("SER on 2 + 4 views", "ser", EARLY, _FOUR_LOCALS),
     "equimod": Preset("EquiMod (3 views) on the embedding", "equimod", LAST),
     "equimod_decoupled": Preset("EquiMod at the early layer", "equimod", EARLY),

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,22 @@ import optax
 
 from ser_jax.data.crops import Batch
 from ser_jax.methods.encode import encode
+from ser_jax.methods.metric import Metrics
 from ser_jax.methods.objectives.base import Objective, mean_std
 from ser_jax.methods.regularizers.base import Regularizer
 from ser_jax.methods.variables import CLS_STD, LossAux, PyTree, Variables
 from ser_jax.models.outputs import Encoder, EncoderOutput
 from ser_jax.views.view import View, ViewSpec
+
+
+class _Invariance(NamedTuple):
+    """The objective's loss of a part of the batch, and what comes with it."""
+
+    loss: jax.Array
+    metrics: Metrics
+    method_state: PyTree
+    student_stats: PyTree
+    target_stats: PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +137,11 @@ class Learner:
     ) -> tuple[jax.Array, LossAux]:
         """loss_inv + equiv_weight * loss_equiv on the global batch.
 
+        loss_inv is that of the whole batch, or, where the regularizer splits it, the
+        sum of b1's and b2's, each over its own images alone: its negatives, the
+        statistics of the heads' BatchNorm. The objective's state, running statistics
+        and metrics are then b1's.
+
         Args:
             params: Trained weights: the argument to differentiate.
             variables: Target weights, statistics and method state (its params unused).
@@ -152,31 +168,15 @@ class Learner:
             target, target_stats = self._encode_target(variables, views)
 
         with jax.named_scope("objective"):
-            queries, student_stats = self._apply_objective(
-                "student",
-                params["objective"],
-                old["student"]["objective"],
-                [spec.name for spec in self.objective.views],
-                student,
-            )
-            keys: dict[str, Any] = {}
-            if self.objective.target is not None:
-                keys, target_stats["objective"] = self._apply_objective(
-                    "target",
-                    variables.target_params["objective"],
-                    old["target"]["objective"],
-                    self.objective.target.views,
-                    target,
-                )
-            # The target takes no gradient: it is not what we differentiate. Said again.
-            loss_inv, metrics, method_state = self.objective.loss(
-                queries,
-                jax.lax.stop_gradient(keys),
-                variables.method_state,
-                step // self.steps_per_epoch,
-            )
-
-        stats = {"encoder": encoder_stats, "objective": student_stats}
+            terms = [
+                self._invariance(part, params, variables, student, target, step)
+                for part in self._parts_of_the_batch
+            ]
+        whole = terms[0]  # or b1: what b2 gives beside its loss is left out
+        loss_inv = sum((term.loss for term in terms[1:]), whole.loss)
+        stats = {"encoder": encoder_stats, "objective": whole.student_stats}
+        if self.objective.target is not None:
+            target_stats["objective"] = whole.target_stats
         outputs = None
         heads = self.regularizer.make_heads()
         with jax.named_scope("regularizer"):
@@ -199,9 +199,9 @@ class Learner:
         aux = LossAux(
             loss_inv=loss_inv,
             loss_equiv=loss_equiv,
-            metrics=metrics | equiv_metrics | {CLS_STD.name: cls_std},
+            metrics=whole.metrics | equiv_metrics | {CLS_STD.name: cls_std},
             batch_stats={"student": stats, "target": target_stats},
-            method_state=method_state,
+            method_state=whole.method_state,
         )
         return loss_inv + self.equiv_weight(step) * loss_equiv, aux
 
@@ -250,27 +250,72 @@ class Learner:
         )
         return jax.lax.stop_gradient(features), {"encoder": stats}
 
-    def _parts(self, name: str) -> list[str]:
+    @property
+    def _parts_of_the_batch(self) -> tuple[slice, ...]:
+        """What has an invariance loss of its own: all of it, or b1 and b2."""
+        if self.regularizer.splits_invariance:
+            return (slice(0, 1), slice(1, None))
+        return (slice(None),)
+
+    def _names(self, view: str, part: slice) -> list[str]:
         """A view and those that extend it, in the order of the batch: b1, b2."""
-        return [name, *(spec.name for spec in self.specs if spec.extends == name)]
+        extending = (spec.name for spec in self.specs if spec.extends == view)
+        return [view, *extending][part]
+
+    def _invariance(
+        self,
+        part: slice,
+        params: PyTree,
+        variables: Variables,
+        student: Mapping[str, EncoderOutput],
+        target: Mapping[str, EncoderOutput],
+        step: jax.Array,
+    ) -> "_Invariance":
+        """The objective's loss of a part of the batch."""
+        old = variables.batch_stats
+        queries, student_stats = self._apply_objective(
+            "student",
+            params["objective"],
+            old["student"]["objective"],
+            {s.name: self._names(s.name, part) for s in self.objective.views},
+            student,
+        )
+        keys: dict[str, Any] = {}
+        target_stats = None
+        if self.objective.target is not None:
+            keys, target_stats = self._apply_objective(
+                "target",
+                variables.target_params["objective"],
+                old["target"]["objective"],
+                {v: self._names(v, part) for v in self.objective.target.views},
+                target,
+            )
+        # The target takes no gradient: it is not what we differentiate. Said again.
+        loss, metrics, state = self.objective.loss(
+            queries,
+            jax.lax.stop_gradient(keys),
+            variables.method_state,
+            step // self.steps_per_epoch,
+        )
+        return _Invariance(loss, metrics, state, student_stats, target_stats)
 
     def _apply_objective(
         self,
         method: str,
         params: PyTree,
         stats: PyTree,
-        names: Sequence[str],
+        names: Mapping[str, Sequence[str]],
         features: Mapping[str, EncoderOutput],
     ) -> tuple[dict[str, Any], PyTree]:
         """The objective's heads on the class tokens of each view, one view at a time.
 
-        One at a time because BatchNorm sees a view's whole batch, b1 and b2 together,
-        and nothing else, as in the originals.
+        One at a time because BatchNorm sees a view's whole batch, all parts that
+        `names` gives of it together, and nothing else, as in the originals.
         """
         heads = self.objective.make_heads()
         outputs = {}
-        for name in names:
-            cls = jnp.concatenate([features[part].cls for part in self._parts(name)])
+        for name, parts in names.items():
+            cls = jnp.concatenate([features[part].cls for part in parts])
             outputs[name], updated = heads.apply(
                 {"params": params, "batch_stats": stats},
                 cls,

@@ -15,7 +15,9 @@ from ser_jax.config.recorded import complete
 from ser_jax.data.crops import CROP_PARAMS, CropSpec, eval_resize_px
 from ser_jax.methods.learner import Learner
 from ser_jax.methods.objectives import OBJECTIVES
+from ser_jax.methods.objectives.base import Objective
 from ser_jax.methods.regularizers import REGULARIZERS
+from ser_jax.methods.regularizers.base import Regularizer
 from ser_jax.methods.settings import make_part
 from ser_jax.methods.variables import Variables
 from ser_jax.models.outputs import PATCH_EMBED, PROTOTYPES, EncoderOutput
@@ -25,7 +27,7 @@ from ser_jax.train.optim.schedules import cosine_momentum, equiv_factor, warmup_
 from ser_jax.train.step import TrainState, create_state
 from ser_jax.views.make import ViewMaker
 from ser_jax.views.recipe import Recipe, crop_scale, recipe
-from ser_jax.views.view import ViewSpec
+from ser_jax.views.view import ViewSpec, equiv_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +178,7 @@ def build(
             f"{config.regularizer.name} pairs the images of a batch: batch_size must "
             f"be even, got {config.batch_size}."
         )
+    _refuse_small_split(config, objective, regularizer)
     specs = (*objective.views, *regularizer.views(objective.views))
     recipes = tuple(_recipe(config, spec) for spec in specs)
     make_views = ViewMaker(
@@ -229,6 +232,23 @@ def build(
         log_every_steps=config.log_every_steps,
         save_every_steps=config.checkpoint.every_steps,
     )
+
+
+def _refuse_small_split(
+    config: ConfigDict, objective: Objective, regularizer: Regularizer
+) -> None:
+    """Raises if b2 has an invariance loss of its own and too few images for it."""
+    if not regularizer.splits_invariance:
+        return
+    count = equiv_count(config.batch_size, regularizer.share)
+    if count < objective.fewest_images:
+        share = objective.fewest_images / config.batch_size
+        raise ValueError(
+            f"regularizer.invariance is 'split', but b2 holds {count} of "
+            f"{config.batch_size} images and the statistics of {config.objective.name} "
+            f"need at least {objective.fewest_images}. Set regularizer.share to "
+            f"{share:.3g} or more (at most 0.5), or regularizer.invariance to 'joint'."
+        )
 
 
 def _optimizer(

@@ -53,7 +53,8 @@ def every_name():
 
 def shrink(config):
     """The same experiment with a small model, picture and batch."""
-    config.batch_size = 8
+    split = config.regularizer.get("invariance") == "split"
+    config.batch_size = 16 if split else 8  # b2 is half of it, or 8
     config.augment.image_size = 16
     config.augment.local_size = 8
     if config.regularizer.name != "augself":  # it needs colours to tell apart

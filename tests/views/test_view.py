@@ -59,9 +59,7 @@ def test_views_cover_b1_and_b2_and_b2_shares_one_crop():
         "equiv/1": count,
     }
     crop = split_rows(jnp.asarray(batch["crops"]["global/0"]), count)[1]
-    mean = (0.485, 0.456, 0.406)
-    std = (0.229, 0.224, 0.225)
-    base = (np.asarray(crop) / 255 - mean) / std
+    base = (np.asarray(crop) / 255 - experiment.mean) / experiment.std
     # Without jitter, moving the crop by the drawn element is all that happens to it.
     for name in ("equiv/0", "equiv/1"):
         element = views[name].element
@@ -120,7 +118,7 @@ def test_share_schedule_turns_rows_of_b2_back_into_standard_views():
     early, batch = views_of(experiment, step=0)
     late, _ = views_of(experiment, step=13)
     own = split_rows(jnp.asarray(batch["crops"]["global/1"]), 8)[1]
-    base = (np.asarray(own) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    base = (np.asarray(own) / 255 - experiment.mean) / experiment.std
     assert not early["equiv/1"].active.any()
     np.testing.assert_allclose(
         early["equiv/1"].images[:, :16, :16], base, atol=1e-5
@@ -136,7 +134,7 @@ def test_plain_and_rotated_views():
     equimod = tiny_experiment("equimod", **{"augment.recipe": "moco_v3"})
     views, batch = views_of(equimod)
     plain = np.asarray(batch["crops"]["plain"]) / 255
-    expected = (plain - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    expected = (plain - equimod.mean) / equimod.std
     np.testing.assert_allclose(views["plain"].images, expected, atol=1e-5)
     crop = next(crop for crop in equimod.crops if crop.name == "plain")
     assert crop.centre_frac == 1.0  # small pictures have no border to spare

@@ -79,6 +79,9 @@ def step_flops(learner: Learner, batch_size: int) -> StepFlops:
     }
     if isinstance(regularizer, SER):
         count = equiv_count(batch_size, regularizer.share)
+        if regularizer.splits_invariance:
+            num_pairs = (batch_size - count) ** 2 + count**2
+            macs["InfoNCE"] = _VIEWS * 2 * num_pairs * objective.output_dim
         macs |= _ser_macs(vit, regularizer, count)
     return StepFlops({part: 2 * value for part, value in macs.items()})
 

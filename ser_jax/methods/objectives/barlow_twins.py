@@ -14,6 +14,7 @@ two views of one image, a a global one. `cross_correlation` has C,
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -99,6 +100,17 @@ class BarlowTwins(MultiCropObjective):
     def embedding_dim(self) -> int:
         """Width of what `embedding_std` is taken of."""
         return self.output_dim
+
+    @property
+    def fewest_images(self) -> int:
+        """As many as tell the matrix from chance: off_diagonal_weight * output_dim.
+
+        Off the diagonal, n images of independent dimensions leave C_de^2 = 1 / n on
+        the average, d (d - 1) / n in all. Below this number, 42 of 8192 dimensions,
+        that alone costs more than a diagonal of zeros.
+        """
+        chance = self.off_diagonal_weight * (self.output_dim - 1)
+        return max(super().fewest_images, math.ceil(chance))
 
     def make_heads(self) -> BarlowTwinsHeads:
         """Projector."""

@@ -15,6 +15,9 @@ from ser_jax.views.view import ViewSpec
 
 GLOBAL_VIEWS = ("global/0", "global/1")
 
+# The deviation of n draws is off by 1 / sqrt(2 n).
+FEWEST_FOR_BATCH_NORM = 8
+
 # What several objectives log, or what collapse is told by.
 CONTRASTIVE_ACCURACY = Metric(
     "contrastive_accuracy",
@@ -150,6 +153,11 @@ class MultiCropObjective:
         """No prototypes."""
         return None
 
+    @property
+    def fewest_images(self) -> int:
+        """As many as give BatchNorm a deviation that is off by a quarter: 8."""
+        return FEWEST_FOR_BATCH_NORM
+
     def init_state(self) -> dict[str, jax.Array]:
         """Nothing is carried from step to step."""
         return {}
@@ -182,6 +190,11 @@ class Objective(Protocol):
     @property
     def num_prototypes(self) -> int | None:
         """Prototypes that the target's distribution is over; None without any."""
+        ...
+
+    @property
+    def fewest_images(self) -> int:
+        """Images without which the loss or the heads' statistics mean nothing."""
         ...
 
     def make_heads(self) -> nn.Module:

@@ -182,6 +182,11 @@ class DINO(MultiCropObjective):
         """Prototypes that the teacher's distribution is over."""
         return self.output_dim
 
+    @property
+    def fewest_images(self) -> int:
+        """One where the head has no BatchNorm: an image's loss is its own."""
+        return super().fewest_images if self.head_batch_norm else 1
+
     def make_heads(self) -> DINOHeads:
         """MLP and prototypes."""
         return DINOHeads(

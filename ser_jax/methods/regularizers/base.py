@@ -34,6 +34,11 @@ class Regularizer(Protocol):
         ...
 
     @property
+    def splits_invariance(self) -> bool:
+        """Whether b1 and b2, the share above, have an invariance loss each."""
+        ...
+
+    @property
     def paired(self) -> bool:
         """Whether images 2i and 2i + 1 of the batch share crop and colours."""
         ...
@@ -91,6 +96,7 @@ class NoRegularizer:
     metrics: ClassVar[tuple[Metric, ...]] = ()
     weight: ClassVar[float] = 0.0
     share: ClassVar[float] = 0.0
+    splits_invariance: ClassVar[bool] = False
     paired: ClassVar[bool] = False
     grid_layers: ClassVar[tuple[int, ...]] = ()
     cls_layers: ClassVar[tuple[int, ...]] = ()
@@ -136,6 +142,7 @@ class FeatureRegularizer:
     pool: str = "cls"
 
     share: ClassVar[float] = 0.0
+    splits_invariance: ClassVar[bool] = False
     paired: ClassVar[bool] = False
     cls_insert: ClassVar[int] = 0
 

@@ -1,6 +1,6 @@
 """Soft equivariance regularization: tokens move with the picture.
 
-Two views of one crop differ by a known group element. View 1's tokens should be view
+Two views of one picture differ by a known group element. View 1's tokens should be view
 0's, moved; s is the cosine over the temperature, i and m are images, j and n slots:
 
     L_01 = mean_ij  -log( e^s(q_ij, k_ij) / (e^s(q_ij, k_ij) + N_ij) )
@@ -14,6 +14,7 @@ Two views of one crop differ by a known group element. View 1's tokens should be
 
     loss_equiv = mean of L_01 and L_10 over layers and pairs of views
     loss = loss_inv + weight * loss_equiv           `Learner.loss`
+    loss_inv = L_inv(b1 and b2), or L_inv(b1) + L_inv(b2) if invariance = "split"
 
 A grid is that after `layer` blocks, through a norm of its own; without a target network
 the student's stands for the target's. Means and sums are over slots that hold tokens; k
@@ -116,7 +117,21 @@ class SER:
             their mean, each with a projector of its own.
         temperature: Softmax temperature of the token-level NT-Xent.
         projector_dim: Width of the token projector.
-        share: Share of the batch whose views share a crop and differ by an element.
+        share: Share of the batch, b2, whose views are of one picture and differ by an
+            element.
+        crop: What picture. "shared": one random crop of the image, that of the first
+            view, as the released code; "none": all of the image, its short side
+            resized, the central square, as evaluation sees it: the paper's T without
+            the random crop. Photometry and elements are the same.
+        invariance: "joint": one invariance loss over the whole batch, b2's class tokens
+            beside b1's, as the released code. "split": L_inv(b1) + L_inv(b2), the
+            paper's, each over its own images alone. What that does to b2: an image of
+            it weighs as much as |b1| / |b2| of b1's (84 at 24 of 2048); it has |b2| - 1
+            negatives, and is none of b1's; BatchNorm of the heads has statistics over
+            |b2|, as has Barlow Twins' cross-correlation; DINO's center, running
+            statistics and logged numbers are b1's, b2 is centered by the same. b2 must
+            hold as many images as these need: `Objective.fewest_images`. Rows that
+            `equiv_share` leaves out of the term stay in L_inv(b2).
         negatives: "both": tokens of other images in both views, as the paper;
             "opposite": in the other view only, as the released code.
         equiv_grad: What learns from the term. "query": student grid and projector, the
@@ -136,8 +151,9 @@ class SER:
         ValueError: If a setting is not one of those above.
 
     Reference:
-        SER (arXiv 2603.06693), Sec. 3. Default temperature from the released MoCo v3
-        script. The paper's term is trained; the released code's is not.
+        SER (arXiv 2603.06693), Sec. 3. Default temperature, crop and invariance from
+        the released MoCo v3 script. The paper's term is trained; the released code's
+        is not.
     """
 
     weight: float = 1.0
@@ -146,6 +162,8 @@ class SER:
     temperature: float = 0.5
     projector_dim: int = 512
     share: float = 0.01
+    crop: str = "shared"
+    invariance: str = "joint"
     negatives: str = "both"
     equiv_grad: str = "query"
     directions: str = "both"
@@ -163,6 +181,8 @@ class SER:
     def __post_init__(self):
         """Checks the settings."""
         for name, allowed in (
+            ("crop", ("shared", "none")),
+            ("invariance", ("joint", "split")),
             ("negatives", ("both", "opposite")),
             ("equiv_grad", ("query", "both", "none")),
             ("directions", ("both", "forward")),
@@ -183,7 +203,7 @@ class SER:
         self.make_group(base_side=1)  # checks the settings that it takes
 
     def views(self, objective: tuple[ViewSpec, ...]) -> tuple[ViewSpec, ...]:
-        """Pairs of views of one crop, each with its own photometry and group element.
+        """Pairs of views of one picture, each with its own photometry and element.
 
         One pair of the global views and, with multi-crop, one of every two locals.
 
@@ -205,13 +225,25 @@ class SER:
             ViewSpec(
                 f"equiv/{i}",
                 spec.photometry,
-                crop=objective[i - i % 2].source,
+                crop=self._crop(objective[i - i % 2]),
                 extends=spec.name,
                 geometric=True,
                 small=spec.small,
+                centre=self.crop == "none",
             )
             for i, spec in enumerate(objective)
         )
+
+    def _crop(self, first: ViewSpec) -> str:
+        """Name of the host's crop that a pair of views is made of."""
+        if self.crop == "shared":
+            return first.source
+        return "whole/small" if first.small else "whole"
+
+    @property
+    def splits_invariance(self) -> bool:
+        """Whether b1 and b2 have an invariance loss each."""
+        return self.invariance == "split"
 
     @property
     def grid_layers(self) -> tuple[int, ...]:
