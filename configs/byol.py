@@ -40,6 +40,7 @@ def get_config(preset: str = "") -> ConfigDict:
     config.objective.momentum = 0.996
     config.objective.hidden_dim = 4096
     config.objective.output_dim = 256
+    config.objective.joint_batch_norm = True
 
     config.optimizer.name = "lars"
     config.optimizer.lars_form = "inner"

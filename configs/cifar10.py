@@ -31,7 +31,7 @@ HEADS = {
 
 OWN = {
     "ser": {"share": 0.05},  # 32 images of 512: 1 % would leave 8
-    "equimod": {"hidden_dim": 512, "negatives": "cross"},
+    "equimod": {"hidden_dim": 512, "negatives": "cross", "joint_batch_norm": False},
     "essl": {"crop_scale": (0.2, 1.0)},
 }
 

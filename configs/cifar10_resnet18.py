@@ -28,8 +28,18 @@ HEADS = {
     },
     "dino": {"output_dim": 4096},
     "barlow_twins": {"hidden_dim": 2048, "output_dim": 2048},
-    "simclr": {"hidden_dim": 2048, "output_dim": 128, "temperature": 0.5},
-    "byol": {"hidden_dim": 4096, "output_dim": 256, "momentum": 0.996},
+    "simclr": {
+        "hidden_dim": 2048,
+        "output_dim": 128,
+        "temperature": 0.5,
+        "reduction": "mean",
+    },
+    "byol": {
+        "hidden_dim": 4096,
+        "output_dim": 256,
+        "momentum": 0.996,
+        "joint_batch_norm": True,
+    },
 }
 
 
@@ -69,13 +79,14 @@ def get_config(base_and_preset: str = "simclr") -> ConfigDict:
         "ser": {"share": 0.05, "projector_dim": 256},
         "equimod": {
             "standardize": "official_cifar10" if simclr else "official_cifar10_byol",
-            "weight": 2.0 if simclr else 1.0,  # see simclr.py
         },
         "essl": {
             "crop_scale": (0.2, 1.0),
             "hidden_dim": 2048,
             "bottleneck_dim": 2048,
-            "weight": {"simclr": 0.8, "barlow_twins": 8.0}.get(base, 0.4),
+            "weight": 8.0 if base == "barlow_twins" else 0.4,
+            "num_hidden_layers": 1,  # 512-2048-2048-4, as on CIFAR
+            "last_relu": simclr,
         },
     }
     return with_preset(

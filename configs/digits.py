@@ -30,7 +30,12 @@ HEADS = {
 
 OWN = {
     "ser": {"share": 0.125, "projector_dim": 64},
-    "equimod": {"hidden_dim": 64, "output_dim": 64, "negatives": "cross"},
+    "equimod": {
+        "hidden_dim": 64,
+        "output_dim": 64,
+        "negatives": "cross",
+        "joint_batch_norm": False,
+    },
     "augself": {"hidden_dim": 64},
     "essl": {"crop_scale": (0.3, 1.0)},  # of 8 px, E-SSL's own would leave 2
     "stl": {"hidden_dim": 64, "output_dim": 64, "trans_dim": 32},

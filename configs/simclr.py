@@ -15,11 +15,10 @@ from ml_collections import ConfigDict
 from ser_jax.config.defaults import base_config
 from ser_jax.config.presets import with_preset
 
-# The published weights, 1 and 0.4, go with a mean over the anchors of both views; the
-# base here is Google's sum of two means, twice that.
+# The published weights, 1 and 0.4, go with a mean over the anchors of both views.
 OWN = {
-    "equimod": {"standardize": "official_imagenet_simclr", "weight": 2.0},
-    "essl": {"hidden_dim": 2048, "bottleneck_dim": 128, "weight": 0.8},
+    "equimod": {"standardize": "official_imagenet_simclr"},
+    "essl": {"hidden_dim": 2048, "bottleneck_dim": 128},
 }
 
 
@@ -42,6 +41,7 @@ def get_config(preset: str = "") -> ConfigDict:
     config.objective.temperature = 0.2
     config.objective.hidden_dim = 2048
     config.objective.output_dim = 128
+    config.objective.reduction = "mean"
 
     config.optimizer.name = "lars"
     config.optimizer.lars_form = "inner"

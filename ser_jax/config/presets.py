@@ -71,7 +71,7 @@ PRESETS: Mapping[str, Preset] = {
         "augself",
         LAST,
         {
-            "augment.rot90_prob": 0.5,
+            "augment.rot90_prob": 0.375,  # one of four with .5: a quarter is no turn
             "regularizer.crop_weight": 0.0,
             "regularizer.color_weight": 0.0,
             "regularizer.rotation_weight": 1.0,
@@ -118,6 +118,7 @@ VIT_PORTS: Mapping[str, Mapping[str, Any]] = {
         "negatives": "cross",
         "hidden_dim": 384,
         "standardize": "official_imagenet_byol",
+        "joint_batch_norm": False,
     },
     "essl": {"bottleneck_dim": 256},
 }

@@ -18,13 +18,15 @@ def encode(
     specs: Sequence[ViewSpec],
     *,
     running: Collection[str] = (),
+    joint: bool = False,
     drop_path_rng: jax.Array | None = None,
 ) -> tuple[dict[str, EncoderOutput], Any]:
     """Features of some views, and the encoder's new BatchNorm statistics.
 
     Views of one size are encoded in one call. Only with BatchNorm in the encoder does
     each view have a call, and statistics, of its own, as in MoCo v3 and BYOL; but those
-    of one `statistics_group` share theirs, as the local views of DINO.
+    of one `statistics_group` share theirs, as the local views of DINO, and if `joint`
+    all of one size that are of no group, as in SimCLR and EquiMod.
 
     Args:
         encoder: The encoder.
@@ -34,6 +36,7 @@ def encode(
         specs: Which of them to encode.
         running: Names of the views whose statistics enter the running ones, which are
             those of evaluation.
+        joint: See `Objective.joint_batch_norm`.
         drop_path_rng: Key for stochastic depth; None for none, as in a teacher.
 
     Returns:
@@ -44,7 +47,7 @@ def encode(
         view = views[spec.name]
         key: tuple[Any, ...] = (view.images.shape, view.group)
         if encoder.has_batch_norm:
-            apart = "" if spec.statistics_group else spec.name
+            apart = "" if spec.statistics_group or joint else spec.name
             key = (*key, spec.statistics_group, apart)
         calls.setdefault(key, []).append(spec.name)
     features: dict[str, EncoderOutput] = {}
@@ -57,8 +60,8 @@ def encode(
             rngs["drop_path"] = jax.random.fold_in(drop_path_rng, i)
         out, updated = encoder.apply(
             {"params": params, "batch_stats": batch_stats},
-            _interleave([views[name].images for name in members]),
-            _interleave(shapes) if shapes else None,
+            interleave([views[name].images for name in members]),
+            interleave(shapes) if shapes else None,
             num_slots=group.num_slots if group else None,
             train=True,
             rngs=rngs,
@@ -71,9 +74,15 @@ def encode(
     return features, batch_stats
 
 
-def _interleave(views: Sequence[jax.Array]) -> jax.Array:
-    """V arrays `[b, ...]` as one `[b * v, ...]`: image 0's views, then image 1's.
+def interleave(views: Sequence[jax.Array]) -> jax.Array:
+    """V arrays as one: image 0's views, then image 1's.
 
     Views side by side within an image keep a batch that is sharded by images in place.
+
+    Args:
+        views: Arrays `[b, ...]`, of one shape.
+
+    Returns:
+        `[b * v, ...]`; view j is `[j::v]` of it.
     """
     return jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ser_jax.data.crops import Batch
-from ser_jax.methods.encode import encode
+from ser_jax.methods.encode import encode, interleave
 from ser_jax.methods.metric import Metrics
 from ser_jax.methods.objectives.base import Objective, mean_std
 from ser_jax.methods.regularizers.base import Regularizer
@@ -162,6 +162,7 @@ class Learner:
                 views,
                 self.specs,
                 running=[s.name for s in self.objective.views if not s.small],
+                joint=self.objective.joint_batch_norm,
                 drop_path_rng=rng,
             )
         with jax.named_scope("target_encoder"):
@@ -247,6 +248,7 @@ class Learner:
             views,
             [by_name[name] for name in (*target.views, *geometric)],
             running=target.views,
+            joint=self.objective.joint_batch_norm,
         )
         return jax.lax.stop_gradient(features), {"encoder": stats}
 
@@ -307,21 +309,29 @@ class Learner:
         names: Mapping[str, Sequence[str]],
         features: Mapping[str, EncoderOutput],
     ) -> tuple[dict[str, Any], PyTree]:
-        """The objective's heads on the class tokens of each view, one view at a time.
+        """The objective's heads on the class tokens of each view.
 
-        One at a time because BatchNorm sees a view's whole batch, all parts that
-        `names` gives of it together, and nothing else, as in the originals.
+        BatchNorm sees a view's whole batch, all parts that `names` gives of it, and no
+        other view's, as in MoCo v3, BYOL and Barlow Twins; or those of all views
+        together, as in SimCLR, if the objective says so.
         """
         heads = self.objective.make_heads()
+        cls = {
+            name: jnp.concatenate([features[part].cls for part in parts])
+            for name, parts in names.items()
+        }
+        calls = [[*names]] if self.objective.joint_batch_norm else [[n] for n in names]
         outputs = {}
-        for name, parts in names.items():
-            cls = jnp.concatenate([features[part].cls for part in parts])
-            outputs[name], updated = heads.apply(
+        for views in calls:
+            out, updated = heads.apply(
                 {"params": params, "batch_stats": stats},
-                cls,
+                interleave([cls[name] for name in views]),
                 True,
                 method=method,
                 mutable=["batch_stats"],
             )
             stats = updated.get("batch_stats", {})
+            num = len(views)
+            for i, name in enumerate(views):
+                outputs[name] = jax.tree.map(lambda x, i=i, num=num: x[i::num], out)
         return outputs, stats

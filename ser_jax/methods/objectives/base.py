@@ -154,6 +154,11 @@ class MultiCropObjective:
         return None
 
     @property
+    def joint_batch_norm(self) -> bool:
+        """Each view has statistics of its own."""
+        return False
+
+    @property
     def fewest_images(self) -> int:
         """As many as give BatchNorm a deviation that is off by a quarter: 8."""
         return FEWEST_FOR_BATCH_NORM
@@ -190,6 +195,15 @@ class Objective(Protocol):
     @property
     def num_prototypes(self) -> int | None:
         """Prototypes that the target's distribution is over; None without any."""
+        ...
+
+    @property
+    def joint_batch_norm(self) -> bool:
+        """Whether BatchNorm sees all views of one size together.
+
+        In the encoder views of a `statistics_group` stay apart, in the heads all views
+        are together.
+        """
         ...
 
     @property

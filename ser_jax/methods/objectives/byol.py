@@ -78,6 +78,8 @@ class BYOL(MultiCropObjective):
         momentum: EMA momentum at step 0, rising to 1.
         hidden_dim: Hidden width of projector and predictor.
         output_dim: Width of the embedding.
+        joint_batch_norm: Whether BatchNorm, in encoders and heads, sees both views
+            together, as EquiMod's, or each by itself, as DeepMind's.
         num_local: Local views; the student alone sees them.
 
     Raises:
@@ -85,12 +87,14 @@ class BYOL(MultiCropObjective):
 
     Reference:
         Grill et al., Bootstrap your own latent (arXiv 2006.07733), Algorithm 1, and the
-        released MLPs. Multi-crop is our extension.
+        released MLPs: hidden layers with a bias, the last without. (EquiMod's port has
+        it the other way round.) Multi-crop is our extension.
     """
 
     momentum: float = 0.996
     hidden_dim: int = 4096
     output_dim: int = 256
+    joint_batch_norm: bool = False
 
     metrics: ClassVar[tuple[Metric, ...]] = (EMBEDDING_STD,)
 

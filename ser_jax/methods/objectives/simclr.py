@@ -2,7 +2,7 @@
 
     loss = mean over (a, b) in unordered_pairs of  L(a, b)
 
-    L = mean_i l(a_i, b_i) + mean_i l(b_i, a_i)
+    L = mean_i l(a_i, b_i) + mean_i l(b_i, a_i), or half of it: `reduction`
     l(z, z+) = -log( e^s(z, z+) / sum_{z' != z} e^s(z, z') )
     s(z, z') = cos(z, z') / temperature
     student[v] = projector(cls of v)
@@ -66,6 +66,12 @@ class SimCLR(MultiCropObjective):
         hidden_dim: Width of the projector's hidden layers.
         output_dim: Width of the embedding.
         num_layers: Linear layers of the projector: 2 in SimCLR, 3 in version 2.
+        joint_batch_norm: Whether BatchNorm, in encoder and projector, sees both views
+            together, as Google's and EquiMod's does, or each by itself.
+        reduction: "sum" of the means over each view's anchors, as Google's code, or
+            "mean" over all anchors, half of it, as EquiMod's: LARS does not see the
+            factor in kernels, but in biases and BatchNorms, and an add-on's weight is
+            relative to it.
         num_local: Local views; each is contrasted with both global ones.
 
     Raises:
@@ -83,6 +89,8 @@ class SimCLR(MultiCropObjective):
     hidden_dim: int = 2048
     output_dim: int = 128
     num_layers: int = 3
+    joint_batch_norm: bool = True
+    reduction: str = "sum"
 
     metrics: ClassVar[tuple[Metric, ...]] = (CONTRASTIVE_ACCURACY, EMBEDDING_STD)
 
@@ -94,6 +102,10 @@ class SimCLR(MultiCropObjective):
             counts=("hidden_dim", "output_dim", "num_layers"),
             positive=("temperature",),
         )
+        if self.reduction not in ("sum", "mean"):
+            raise ValueError(
+                f"reduction must be 'sum' or 'mean', got {self.reduction!r}."
+            )
 
     @property
     def embedding_dim(self) -> int:
@@ -120,10 +132,10 @@ class SimCLR(MultiCropObjective):
             epoch: Unused.
 
         Returns:
-            The loss, with two views the sum of two means over the batch, as in
-            Google's code; metrics contrastive_accuracy (share of anchors whose positive
-            is the closest) and embedding_std (mean per-dimension standard deviation of
-            unit embeddings: 1 / sqrt(d) is healthy, 0 collapsed).
+            The loss, with two views the sum of two means over the batch or the mean
+            over both, see `reduction`; metrics contrastive_accuracy (share of anchors
+            whose positive is the closest) and embedding_std (mean per-dimension
+            standard deviation of unit embeddings: 1 / sqrt(d) is healthy, 0 collapsed).
         """
         del target, epoch
         losses, correct = zip(
@@ -137,4 +149,5 @@ class SimCLR(MultiCropObjective):
             CONTRASTIVE_ACCURACY.name: jnp.mean(jnp.stack(correct)),
             EMBEDDING_STD.name: mean_std(student[GLOBAL_VIEWS[0]]),
         }
-        return 2 * jnp.mean(jnp.stack(losses)), metrics, state
+        factor = 2 if self.reduction == "sum" else 1
+        return factor * jnp.mean(jnp.stack(losses)), metrics, state

@@ -9,6 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from ser_jax.methods.encode import interleave
 from ser_jax.methods.losses.contrastive import nt_xent, symmetric_info_nce
 from ser_jax.methods.metric import Metric, Metrics, Panel
 from ser_jax.methods.regularizers.augment_params import (
@@ -103,6 +104,7 @@ class EquiModHeads(nn.Module):
         hidden_dim: Hidden width of the projector.
         output_dim: Width of the embeddings.
         standardize: See `EquiMod`.
+        joint_batch_norm: See `EquiMod`.
     """
 
     layer: int
@@ -110,6 +112,7 @@ class EquiModHeads(nn.Module):
     hidden_dim: int
     output_dim: int
     standardize: str
+    joint_batch_norm: bool
 
     def setup(self):
         """Makes the parts."""
@@ -154,7 +157,11 @@ class EquiModHeads(nn.Module):
         Returns:
             Embeddings and predictions.
         """
-        first, second, plain = (self.projector(x, train=train) for x in features)
+        if self.joint_batch_norm:
+            together = self.projector(interleave(features), train=train)
+            first, second, plain = (together[i::3] for i in range(3))
+        else:
+            first, second, plain = (self.projector(x, train=train) for x in features)
         told = self.params_embedding(vector, train)  # [2b, output_dim]
         known = jnp.concatenate([jnp.concatenate([plain, plain]), told], axis=1)
         return EquiModOutputs(
@@ -190,6 +197,8 @@ class EquiMod(FeatureRegularizer):
             "official_imagenet_simclr" (17, no solarization), "official_cifar10" (15, no
             blur either: SimCLR's): the authors' constants, which belong to those
             recipes and to crops told in pixels.
+        joint_batch_norm: Whether the projector's BatchNorm sees the three views
+            together, as published, or each by itself, as in SER's port.
 
     Raises:
         ValueError: If a setting is not one of those above.
@@ -204,6 +213,7 @@ class EquiMod(FeatureRegularizer):
     output_dim: int = 128
     negatives: str = "all"
     standardize: str = "batch"
+    joint_batch_norm: bool = True
 
     metrics: ClassVar[tuple[Metric, ...]] = _METRICS
 
@@ -236,6 +246,7 @@ class EquiMod(FeatureRegularizer):
             hidden_dim=self.hidden_dim,
             output_dim=self.output_dim,
             standardize=self.standardize,
+            joint_batch_norm=self.joint_batch_norm,
         )
 
     def loss(

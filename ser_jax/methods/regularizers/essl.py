@@ -31,12 +31,16 @@ class RotationHeads(nn.Module):
         pool: "cls" or "mean_patch".
         hidden_dim: Width of the hidden layers; 0: that of the features.
         bottleneck_dim: Width of the last layer before the logits.
+        num_hidden_layers: See `ESSL`.
+        last_relu: See `ESSL`.
     """
 
     layer: int
     pool: str
     hidden_dim: int
     bottleneck_dim: int
+    num_hidden_layers: int
+    last_relu: bool
 
     @nn.compact
     def __call__(
@@ -61,11 +65,13 @@ class RotationHeads(nn.Module):
             [pooled(student[name], self.layer, self.pool) for name in _VIEWS]
         )  # [4b, d]
         width = self.hidden_dim or x.shape[-1]
-        for i in (1, 2):
+        last = self.num_hidden_layers + 1
+        for i in range(1, last):
             x = uniform_dense(x.shape[-1], width, name=f"fc{i}")(x)
             x = nn.relu(nn.LayerNorm(epsilon=1e-5, name=f"norm{i}")(x))
-        x = uniform_dense(width, self.bottleneck_dim, name="fc3")(x)
-        x = nn.LayerNorm(epsilon=1e-5, name="norm3")(x)
+        x = uniform_dense(x.shape[-1], self.bottleneck_dim, name=f"fc{last}")(x)
+        x = nn.LayerNorm(epsilon=1e-5, name=f"norm{last}")(x)
+        x = nn.relu(x) if self.last_relu else x
         return uniform_dense(self.bottleneck_dim, len(_VIEWS), name="logits")(x)
 
 
@@ -82,19 +88,23 @@ class ESSL(FeatureRegularizer):
         pool: See `FeatureRegularizer`.
         hidden_dim: Width of the head's hidden layers; 0: that of the features.
         bottleneck_dim: Width of its last layer before the logits. (SER's port: 256.)
+        num_hidden_layers: Layers before that one: on ImageNet 2, on CIFAR-10 1.
+        last_relu: Whether a ReLU follows it: in SimCLR on CIFAR-10 alone.
         crop_scale: Area range of the crop, as shares of the image.
 
     Raises:
-        ValueError: If a width is negative or `bottleneck_dim` is 0.
+        ValueError: If a width or number is negative or `bottleneck_dim` is 0.
 
     Reference:
         Dangovski et al., Equivariant contrastive learning (arXiv 2111.00899), Sec. 3
-        and released ImageNet code. Turns are counter-clockwise.
+        and released code. Turns are counter-clockwise.
     """
 
     weight: float = 0.4
     hidden_dim: int = 0
     bottleneck_dim: int = 128
+    num_hidden_layers: int = 2
+    last_relu: bool = False
     crop_scale: tuple[float, float] = (0.05, 0.14)
 
     metrics: ClassVar[tuple[Metric, ...]] = (ROTATION_ACCURACY,)
@@ -102,7 +112,11 @@ class ESSL(FeatureRegularizer):
     def __post_init__(self):
         """Checks the settings."""
         super().__post_init__()
-        check_settings(self, counts=("bottleneck_dim",), non_negative=("hidden_dim",))
+        check_settings(
+            self,
+            counts=("bottleneck_dim",),
+            non_negative=("hidden_dim", "num_hidden_layers"),
+        )
 
     def views(self, objective: tuple[ViewSpec, ...]) -> tuple[ViewSpec, ...]:
         """One small crop and its three rotations beside the objective's views."""
@@ -123,7 +137,12 @@ class ESSL(FeatureRegularizer):
     def make_heads(self) -> RotationHeads:
         """The classifier."""
         return RotationHeads(
-            self.layer, self.pool, self.hidden_dim, self.bottleneck_dim
+            self.layer,
+            self.pool,
+            self.hidden_dim,
+            self.bottleneck_dim,
+            self.num_hidden_layers,
+            self.last_relu,
         )
 
     def loss(

@@ -72,6 +72,13 @@ def test_symmetric_loss_is_the_mean_over_pairs(method, num_local):
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
+def test_simclr_of_equimod_is_the_mean_over_all_anchors():
+    google, equimod = (run(SimCLR(reduction=r))[0] for r in ("sum", "mean"))
+    np.testing.assert_allclose(equimod, google / 2, rtol=1e-6)
+    with pytest.raises(ValueError, match="'sum' or 'mean'"):
+        SimCLR(reduction="half")
+
+
 @pytest.mark.parametrize("num_local", [0, 2])
 def test_byol_is_twice_the_mean_over_ordered_pairs(num_local):
     objective = BYOL(num_local=num_local)

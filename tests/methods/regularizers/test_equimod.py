@@ -44,6 +44,7 @@ def test_matches_the_reference_value_and_gradient(golden):
         hidden_dim=params["equimod"]["projector"]["fc1"]["kernel"].shape[1],
         output_dim=settings["y_dim"],
         negatives="cross",
+        joint_batch_norm=False,
     )
     heads = regularizer.make_heads()
     names = ("cls_q0", "cls_q1", "cls_q_plain")

@@ -190,7 +190,38 @@ def test_the_head_reads_its_layer_and_has_the_width_asked_for(rng, hidden_dim, w
     assert params["fc3"]["kernel"].shape == (width, 5)
 
 
-@pytest.mark.parametrize("change", [{"hidden_dim": -1}, {"bottleneck_dim": 0}])
+@pytest.mark.parametrize("last_relu", [True, False])
+def test_the_head_of_cifar_is_one_layer_shorter(rng, last_relu):
+    """d-h-b-4; in SimCLR a ReLU before the logits, too."""
+    regularizer = ESSL(
+        hidden_dim=7, bottleneck_dim=5, num_hidden_layers=1, last_relu=last_relu
+    )
+    keys = jax.random.split(rng, TURNS)
+    features = {
+        f"rot/{k}": jax.random.normal(key, (3, 6)) for k, key in enumerate(keys)
+    }
+    outputs = outputs_from(features, regularizer.layer)
+    logits, variables = regularizer.make_heads().init_with_output(
+        rng, outputs, {}, {}, True
+    )
+    params = jax.tree.map(np.asarray, variables["params"])
+    shapes = [params[name]["kernel"].shape for name in ("fc1", "fc2", "logits")]
+    assert shapes == [(6, 7), (7, 5), (5, TURNS)] and "fc3" not in params
+
+    def layer(x, i):
+        x = x @ params[f"fc{i}"]["kernel"] + params[f"fc{i}"]["bias"]
+        return (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+
+    x = np.concatenate([np.asarray(x) for x in features.values()])
+    x = layer(np.maximum(layer(x, 1), 0), 2)
+    x = np.maximum(x, 0) if last_relu else x
+    expected = x @ params["logits"]["kernel"] + params["logits"]["bias"]
+    assert_close(logits, expected, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "change", [{"hidden_dim": -1}, {"bottleneck_dim": 0}, {"num_hidden_layers": -1}]
+)
 def test_bad_widths_are_refused(change):
-    with pytest.raises(ValueError, match="_dim must be at least"):
+    with pytest.raises(ValueError, match="_(dim|layers) must be at least"):
         ESSL(**change)
