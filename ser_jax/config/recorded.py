@@ -25,6 +25,7 @@ def _normalization(record: Flat) -> Any:
 _BEFORE: Mapping[str, Callable[[Flat], Any]] = {
     "dataset.mean": lambda record: _normalization(record)[0],
     "dataset.std": lambda record: _normalization(record)[1],
+    "augment.resample": lambda record: "cv2",
     "objective.joint_batch_norm": lambda record: False,
     "regularizer.joint_batch_norm": lambda record: False,
     "regularizer.crop": lambda record: "shared",

@@ -131,11 +131,12 @@ def _shared_box(
     )
 
 
+_PILLOW = {"pil": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
 def _resize(image: np.ndarray, size_px: int, resample: str) -> np.ndarray:
-    if resample == "pil":
-        resized = Image.fromarray(image).resize(
-            (size_px, size_px), Image.Resampling.BICUBIC
-        )
+    if resample in _PILLOW:
+        resized = Image.fromarray(image).resize((size_px, size_px), _PILLOW[resample])
         return np.asarray(resized)
     # OpenCV's AREA averages only when both sides shrink; else it is a crude linear.
     shrinks = min(image.shape[:2]) >= size_px

@@ -185,8 +185,12 @@ def jpeg_compression(image: np.ndarray, rng: Rng, *, quality: int) -> np.ndarray
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-    """Values 0..255, `[h, w, 3]`, uint8, of an image in [0, 1], clipped to it."""
-    return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
+    """Values 0..255, `[h, w, 3]`, uint8, of an image in [0, 1], clipped to it.
+
+    Truncated, as in the code that made ImageNet-C and -P: half a level darker than
+    rounded. A level over 255 comes back as it was.
+    """
+    return (255 * np.clip(image, 0, 1)).astype(np.uint8)
 
 
 def _gaussian_blur(image: np.ndarray, sigma_px: float) -> np.ndarray:

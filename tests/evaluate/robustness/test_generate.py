@@ -104,7 +104,18 @@ def test_blur_leaves_grey_alone():
 def test_contrast_keeps_the_mean_and_scales_the_rest():
     clean = picture(32) - picture(32).mean((0, 1))
     result = corrupted("contrast", 4, 32) - picture(32).mean((0, 1))
-    assert np.abs(result - 0.3 * clean).max() <= 0.51
+    truncated = 0.3 * clean - result  # lies in [0, 1)
+    assert np.abs(truncated - 0.5).max() <= 0.51
+
+
+def test_values_are_truncated_and_levels_come_back():
+    """Red if they are rounded: half a level brighter than the published pictures."""
+    levels = np.arange(256, dtype=np.uint8)
+    image = levels.astype(np.float32) / 255
+    np.testing.assert_array_equal(effects.to_uint8(image), levels)
+    between = image[:-1] + np.float32(0.9 / 255)
+    np.testing.assert_array_equal(effects.to_uint8(between), levels[:-1])
+    np.testing.assert_array_equal(effects.to_uint8(np.array([-1.0, 2.0])), [0, 255])
 
 
 def test_brightness_adds_to_the_largest_channel_and_keeps_ratios():
