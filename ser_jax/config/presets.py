@@ -62,9 +62,26 @@ PRESETS: Mapping[str, Preset] = {
         invariance="joint",
     ),
     "ser_2plus4": Preset("SER on 2 + 4 views", "ser", EARLY, _FOUR_LOCALS),
+    "ser_2plus4_release": Preset(
+        "the same with the release's colours, sum over pairs and colour of b2",
+        "ser",
+        EARLY,
+        {
+            **_FOUR_LOCALS,
+            "augment.recipe": "ser",
+            "regularizer.colour": "local",
+            "regularizer.pairs": "sum",
+        },
+    ),
     "equimod": Preset("EquiMod (3 views) on the embedding", "equimod", LAST),
     "equimod_decoupled": Preset("EquiMod at the early layer", "equimod", EARLY),
     "augself": Preset("AugSelf on the embedding", "augself", LAST),
+    "augself_release": Preset(
+        "AugSelf with its own augmentation, as SER's authors run it",
+        "augself",
+        LAST,
+        {"augment.recipe": "augself", "augment.crop_scale": (0.08, 1.0)},
+    ),
     "augself_decoupled": Preset("AugSelf at the early layer", "augself", EARLY),
     "augself_rotation": Preset(
         "AugSelf that predicts quarter turns alone",
@@ -80,6 +97,12 @@ PRESETS: Mapping[str, Preset] = {
     "essl": Preset("E-SSL (2 + 4 views) on the embedding", "essl", LAST),
     "essl_decoupled": Preset("E-SSL at the early layer", "essl", EARLY),
     "stl": Preset("STL on the embedding", "stl", LAST),
+    "stl_release": Preset(
+        "STL with its own augmentation, as SER's authors run it",
+        "stl",
+        LAST,
+        {"augment.recipe": "stl", "augment.crop_scale": (0.2, 1.0)},
+    ),
     "stl_decoupled": Preset("STL at the early layer", "stl", EARLY),
     # SER's ablations: the paper's and its reviewers'.
     "ser_lambda0": _ser("SER's views and class token, no term", weight=0.0),

@@ -30,6 +30,8 @@ _BEFORE: Mapping[str, Callable[[Flat], Any]] = {
     "regularizer.joint_batch_norm": lambda record: False,
     "regularizer.crop": lambda record: "shared",
     "regularizer.invariance": lambda record: "joint",
+    "regularizer.colour": lambda record: "own",
+    "regularizer.pairs": lambda record: "mean",
 }
 
 

@@ -105,7 +105,7 @@ class _Row:
     local_crop_scale: Range = (0.05, 0.25)
     jitter_prob: float = 0.8
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
-    gray_prob: float = 0.2
+    gray_prob: tuple[float, float, float] = (0.2, 0.2, 0.2)
     blur_prob: tuple[float, float, float] = (1.0, 0.1, 0.5)
     blur_taps: int | None = None  # None: a tenth of the image
     solarize_prob: tuple[float, float, float] = (0.0, 0.2, 0.0)
@@ -134,14 +134,26 @@ _TABLE = {
         blur_prob=_HALF,
         solarize_prob=_NEVER,
     ),
-    # As SER's authors released it.
-    "ser": _Row(blur_taps=9, solarize_threshold=(0.0, 1.0), colour="kornia"),
+    # As SER's authors released it, and STL as they fitted it.
+    "ser": _Row(
+        gray_prob=(0.2, 0.2, 0.0),
+        blur_taps=9,
+        solarize_threshold=(0.0, 1.0),
+        colour="kornia",
+    ),
+    "stl": _Row(
+        crop_scale=(0.2, 1.0),
+        blur_prob=_HALF,
+        blur_taps=9,
+        solarize_prob=_NEVER,
+        colour="kornia",
+    ),
     # Small gray pictures: colour says nothing, and their strokes are a pixel wide.
     "digits": _Row(
         crop_scale=(0.4, 1.0),
         local_crop_scale=(0.3, 1.0),
         jitter=(0.4, 0.4, 0.0, 0.0),
-        gray_prob=0.0,
+        gray_prob=_NEVER,
         blur_prob=_HALF,
         blur_taps=3,
         solarize_prob=_NEVER,
@@ -151,7 +163,7 @@ _TABLE = {
         local_crop_scale=(1.0, 1.0),
         jitter_prob=0.0,
         jitter=(0.0, 0.0, 0.0, 0.0),
-        gray_prob=0.0,
+        gray_prob=_NEVER,
         blur_prob=_NEVER,
         solarize_prob=_NEVER,
     ),
@@ -163,7 +175,8 @@ def recipe(name: str, photometry: Photometry, size_px: int) -> Recipe:
 
     Args:
         name: "moco_v3", "barlow_twins", "byol", "dino", "dino_2view", "simclr",
-            "simclr_cifar10", "augself", "ser", "digits" or "plain" (only normalises).
+            "simclr_cifar10", "augself", "ser", "stl", "digits" or "plain" (only
+            normalises).
         photometry: How the view is coloured: as the first or the second global view,
             "global/0" or "global/1"; as a "local" one; "unsolarized", as the second
             global one but for solarization; "plain", only normalised.
@@ -199,7 +212,7 @@ def recipe(name: str, photometry: Photometry, size_px: int) -> Recipe:
         contrast=contrast,
         saturation=saturation,
         hue=hue,
-        gray_prob=row.gray_prob,
+        gray_prob=row.gray_prob[column],
         blur_prob=row.blur_prob[column],
         blur_taps=row.blur_taps or max(3, size_px // 10 | 1),  # odd
         solarize_prob=row.solarize_prob[column] if solarizes else 0.0,

@@ -52,6 +52,22 @@ def test_views_of_a_recipe_differ_as_published():
     assert recipes.crop_scale("augself", small=False) == (0.2, 1.0)
 
 
+def test_released_recipes_of_ser_and_stl():
+    """Red if the local views of SER's release are gray at times, as ours are."""
+    grays = [
+        recipes.recipe("ser", view, 96).gray_prob
+        for view in ("global/0", "global/1", "unsolarized", "local")
+    ]
+    assert grays == [0.2, 0.2, 0.2, 0.0]
+    first, second = (
+        recipes.recipe("stl", view, 224) for view in ("global/0", "global/1")
+    )
+    assert first == second and first.solarize_prob == 0
+    assert (first.blur_prob, first.blur_taps, first.gray_prob) == (0.5, 9, 0.2)
+    assert (first.brightness, first.saturation, first.hue) == (0.4, 0.2, 0.1)
+    assert recipes.crop_scale("stl", small=False) == (0.2, 1.0)
+
+
 @pytest.mark.parametrize(
     ("size_px", "taps"), [(224, 23), (96, 9), (32, 3), (16, 3), (288, 29)]
 )

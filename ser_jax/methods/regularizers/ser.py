@@ -12,7 +12,7 @@ Two views of one picture differ by a known group element. View 1's tokens should
     o = projector(target grid of view 1)            `same_view`, if negatives = "both"
     g = g_1 after the inverse of g_0                `relative`
 
-    loss_equiv = mean of L_01 and L_10 over layers and pairs of views
+    loss_equiv = mean of L_01 and L_10 over layers, mean or sum over pairs of views
     loss = loss_inv + weight * loss_equiv           `Learner.loss`
     loss_inv = L_inv(b1 and b2), or L_inv(b1) + L_inv(b2) if invariance = "split"
 
@@ -132,6 +132,10 @@ class SER:
             statistics and logged numbers are b1's, b2 is centered by the same. b2 must
             hold as many images as these need: `Objective.fewest_images`. Rows that
             `equiv_share` leaves out of the term stay in L_inv(b2).
+        colour: How b2's views are coloured: "own", each as the view that it stands in
+            for; or "local", all as local views, as released with multi-crop.
+        pairs: Over pairs of views the term is their "mean", or their "sum", as released
+            with multi-crop: of three pairs, three times as much.
         negatives: "both": tokens of other images in both views, as the paper;
             "opposite": in the other view only, as the released code.
         equiv_grad: What learns from the term. "query": student grid and projector, the
@@ -164,6 +168,8 @@ class SER:
     share: float = 0.01
     crop: str = "shared"
     invariance: str = "joint"
+    colour: str = "own"
+    pairs: str = "mean"
     negatives: str = "both"
     equiv_grad: str = "query"
     directions: str = "both"
@@ -183,6 +189,8 @@ class SER:
         for name, allowed in (
             ("crop", ("shared", "none")),
             ("invariance", ("joint", "split")),
+            ("colour", ("own", "local")),
+            ("pairs", ("mean", "sum")),
             ("negatives", ("both", "opposite")),
             ("equiv_grad", ("query", "both", "none")),
             ("directions", ("both", "forward")),
@@ -224,7 +232,7 @@ class SER:
         return tuple(
             ViewSpec(
                 f"equiv/{i}",
-                spec.photometry,
+                spec.photometry if self.colour == "own" else "local",
                 crop=self._crop(objective[i - i % 2]),
                 extends=spec.name,
                 geometric=True,
@@ -273,7 +281,7 @@ class SER:
     def loss(
         self, outputs: SEROutputs, views: Mapping[str, View]
     ) -> tuple[jax.Array, Metrics]:
-        """Token-level NT-Xent, averaged over valid tokens, directions, pairs, layers.
+        """Token-level NT-Xent, averaged over valid tokens, directions, layers, pairs.
 
         Args:
             outputs: Projected grids.
@@ -289,6 +297,7 @@ class SER:
             student, target = jax.lax.stop_gradient((student, target))
         names = _geometric(views)
         pairs = list(zip(names[::2], names[1::2], strict=True))
+        factor = len(pairs) if self.pairs == "sum" else 1
         if self.directions == "both":
             pairs += [(second, first) for first, second in pairs]
         losses = [
@@ -296,7 +305,7 @@ class SER:
             for layer in self.grid_layers
             for pair in pairs
         ]
-        return jnp.mean(jnp.stack(losses)), {}
+        return factor * jnp.mean(jnp.stack(losses)), {}
 
     def _one_direction(self, student, target, views, source, destination):
         """Loss of the destination's student tokens against the source's, moved."""

@@ -198,7 +198,9 @@ class STL(FeatureRegularizer):
     Reference:
         Yu et al., Self-supervised transformation learning for equivariant
         representations (arXiv 2501.08712), with MoCo v3's contrastive loss in place of
-        NT-Xent, as SER's authors released it.
+        NT-Xent, as SER's authors released it. Augmentation is the base's own, so that
+        the add-on is all that differs; theirs is `augment.recipe="stl"`: crops of 20 to
+        100 %, both views blurred with probability .5, none solarized.
     """
 
     temperature: float = 0.2

@@ -9,6 +9,7 @@ import pytest
 
 from ser_jax.geometry import action as geometry
 from ser_jax.geometry import group
+from ser_jax.methods.objectives.base import standard_views
 from ser_jax.methods.regularizers.ser import SER, SEROutputs
 from ser_jax.models.outputs import TokenGrid
 from ser_jax.views.recipe import Recipe
@@ -98,6 +99,27 @@ def test_term_is_the_mean_over_pairs_layers_and_directions(case):
     np.testing.assert_allclose((there + back) / 2, both, rtol=1e-6)
 
 
+def test_released_multicrop_sums_over_pairs_and_colours_b2_as_locals(case):
+    """Of three pairs three times the mean; layers and directions are averaged."""
+    views, grids = case
+    mean, total = (loss(SER(pairs=pairs), views, grids) for pairs in ("mean", "sum"))
+    np.testing.assert_allclose(total, 2 * mean, rtol=1e-6)
+    one = subset(case, "equiv/0", "equiv/1")
+    both_layers = [
+        loss(SER(pairs=pairs), one[0], one[1], noisy(one[1]))
+        for pairs in ("mean", "sum")
+    ]
+    np.testing.assert_allclose(*both_layers, rtol=1e-6)
+    objective = standard_views(4)
+    for colour, expected in (
+        ("own", [spec.photometry for spec in objective]),
+        ("local", ["local"] * 6),
+    ):
+        specs = SER(colour=colour).views(objective)
+        assert [spec.photometry for spec in specs] == expected
+        assert [spec.small for spec in specs] == [spec.small for spec in objective]
+
+
 def test_aligned_tokens_are_what_the_term_rewards(case):
     views, grids = subset(case, "equiv/0", "equiv/1")
     target = {1: grids}
@@ -141,7 +163,14 @@ def test_grids_finer_than_patches_move_by_as_many_cells(case):
 
 @pytest.mark.parametrize(
     "field, value",
-    [("directions", "back"), ("kernel", "cubic"), ("layer", 0), ("layers", (0, 2))],
+    [
+        ("pairs", "all"),
+        ("colour", "gray"),
+        ("directions", "back"),
+        ("kernel", "cubic"),
+        ("layer", 0),
+        ("layers", (0, 2)),
+    ],
 )
 def test_bad_settings_are_refused(field, value):
     with pytest.raises(ValueError, match="layers" if "layer" in field else field):
