@@ -33,11 +33,12 @@ def get_config(preset: str = "") -> ConfigDict:
     config.dataset.name = "imagenet2012"
     config.dataset.eval_split = "validation"
 
-    config.augment.recipe = "moco_v3"  # crops of 8 to 100 % of the area
+    # Crops of 8 to 100 % of the area. Theirs are bilinear: augment.resample.
+    config.augment.recipe = "moco_v3"
     config.augment.image_size = 224
 
     config.model.variant = "S/16"  # 6 heads, as the SER paper; MoCo v3's own has 12
-    config.model.pos_embed = "learned"
+    config.model.pos_embed = "learned"  # as the SER paper; MoCo v3's own: "sincos"
     config.model.init_scheme = "ser"
     config.model.dtype = "bfloat16"
 
