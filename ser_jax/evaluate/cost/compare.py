@@ -1,5 +1,6 @@
 """FLOPs of a training step with a regularizer over the same step without it."""
 
+import collections
 import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -53,7 +54,19 @@ def without_regularizer(experiment: Experiment) -> Experiment:
     return build(config, experiment.resolved.steps_per_epoch * experiment.batch_size)
 
 
-def jaxpr_and_xla_flops(experiment: Experiment) -> tuple[int, float | None]:
+class StepCount(NamedTuple):
+    """A step's FLOPs over the global batch, counted twice.
+
+    Attributes:
+        by_scope: As `flops_by_scope` counts them.
+        xla: As XLA does, with elementwise work; None if this version does not tell.
+    """
+
+    by_scope: collections.Counter[str]
+    xla: float | None
+
+
+def count_step(experiment: Experiment) -> StepCount:
     """A step counted twice, in one trace; nothing is compiled.
 
     XLA counts a loop's body once. The encoder is unrolled for it; where other loops
@@ -64,24 +77,27 @@ def jaxpr_and_xla_flops(experiment: Experiment) -> tuple[int, float | None]:
         experiment: What is trained.
 
     Returns:
-        FLOPs of the global batch: as `count_flops` counts them, and as XLA does, with
-        elementwise work; None if this version of XLA does not tell.
+        The two counts.
     """
     step, *shapes = step_and_shapes(experiment, scan=False)
     traced = jax.jit(step).trace(*shapes)
-    flops = jaxpr_flops(traced.jaxpr).total()
+    by_scope = jaxpr_flops(traced.jaxpr)
     xla = (traced.lower().cost_analysis() or {}).get("flops")
-    if xla is None:
-        return flops, None
-    return flops, xla + flops - jaxpr_flops(traced.jaxpr, loops_once=True).total()
+    if xla is not None:
+        once = jaxpr_flops(traced.jaxpr, loops_once=True).total()
+        xla += by_scope.total() - once
+    return StepCount(by_scope, xla)
 
 
-def compare_flops(base: Experiment, regularized: Experiment) -> dict[str, Any]:
+def compare_flops(
+    base: Experiment, regularized: Experiment, counted: StepCount | None = None
+) -> dict[str, Any]:
     """FLOPs of the two training steps over the global batch; nothing is compiled.
 
     Args:
         base: The objective alone.
         regularized: The same with the regularizer.
+        counted: `count_step` of the latter, if it is known.
 
     Returns:
         FLOPs by name: `flops_per_step_base`, `flops_per_step_ser` and `flops_ratio`
@@ -90,10 +106,10 @@ def compare_flops(base: Experiment, regularized: Experiment) -> dict[str, Any]:
         the hand count knows the experiment, by hand (`_by_hand`) and as the paper's
         program spends them (`_paper`).
     """
-    by_step = [jaxpr_and_xla_flops(x) for x in (base, regularized)]
+    by_step = [count_step(base), counted or count_step(regularized)]
     flops: dict[str, list[Any]] = {
-        "": [counts[0] for counts in by_step],
-        "_xla": [counts[1] for counts in by_step],
+        "": [count.by_scope.total() for count in by_step],
+        "_xla": [count.xla for count in by_step],
     }
     cls_insert = regularized.learner.encoder.cls_insert
     if cls_insert is not None:  # else there is no class token to move

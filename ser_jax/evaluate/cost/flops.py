@@ -1,18 +1,18 @@
 """FLOPs of a training step part by part, for any objective and regularizer."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ser_jax.evaluate.cost.compare import (
     claim_rows,
     compare_flops,
+    count_step,
     without_regularizer,
 )
 from ser_jax.evaluate.run import TrainedRun
 from ser_jax.evaluate.subject import Subject
 from ser_jax.evaluate.task import Task, no_run
-from ser_jax.train.accounting import step_and_shapes
 from ser_jax.train.experiment import Experiment
-from ser_jax.train.flops import flops_by_scope
 
 # The scopes that learner.py and train_step.py name.
 _PARTS = {
@@ -40,8 +40,9 @@ def flops_by_part(experiment: Experiment) -> dict[str, Any]:
         * `total`, their sum; `ratio`: over that of the run without its regularizer.
         * `counted`: way of counting -> `base`, `regularized`, `ratio`: see `ClaimRow`.
     """
-    parts = parts_of_step(experiment)
-    figures = compare_flops(without_regularizer(experiment), experiment)
+    counted = count_step(experiment)
+    parts = by_part(counted.by_scope)
+    figures = compare_flops(without_regularizer(experiment), experiment, counted)
     return {
         "parts": parts,
         "total": sum(parts.values()),
@@ -57,18 +58,18 @@ def flops_by_part(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def parts_of_step(experiment: Experiment) -> dict[str, int]:
+def by_part(by_scope: Mapping[str, int]) -> dict[str, int]:
     """FLOPs of one step, split as `flops_by_part` splits them.
 
     Args:
-        experiment: What is trained.
+        by_scope: What `flops_by_scope` counts in the step.
 
     Returns:
-        Part -> FLOPs; they add up to `count_flops` of the step exactly.
+        Part -> FLOPs; they add up to those of `by_scope` exactly.
     """
     names = [name for part in _PARTS.values() for name in _passes(part)]
     parts = dict.fromkeys([*names, _OTHER], 0)
-    for scope, flops in flops_by_scope(*step_and_shapes(experiment)).items():
+    for scope, flops in by_scope.items():
         parts[_part(scope)] += flops
     return parts
 

@@ -5,11 +5,11 @@ from helpers.support import tiny_config, tiny_experiment
 
 from ser_jax.evaluate.cost.by_hand import step_flops
 from ser_jax.evaluate.cost.compare import without_regularizer
-from ser_jax.evaluate.cost.flops import flops_by_part, parts_of_step
+from ser_jax.evaluate.cost.flops import by_part, flops_by_part
 from ser_jax.methods.regularizers.base import NoRegularizer
 from ser_jax.train.accounting import step_and_shapes
 from ser_jax.train.experiment import build
-from ser_jax.train.flops import count_flops
+from ser_jax.train.flops import flops_by_scope
 
 pytestmark = pytest.mark.slow
 
@@ -73,8 +73,9 @@ def test_the_base_is_the_same_run_without_its_regularizer():
 )
 def test_any_base_with_any_add_on_adds_up(objective, regularizer):
     experiment = build(tiny_config(objective, regularizer), 10**6)
-    parts = parts_of_step(experiment)
-    assert sum(parts.values()) == count_flops(*step_and_shapes(experiment))
+    scopes = flops_by_scope(*step_and_shapes(experiment))
+    parts = by_part(scopes)
+    assert sum(parts.values()) == scopes.total()
     assert parts["student encoder backward"] > parts["student encoder forward"] > 0
     assert (parts["target encoder"] > 0) == (objective == "dino")
     assert (parts["regularizer"] > 0) == (regularizer != "none")
