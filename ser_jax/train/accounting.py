@@ -103,16 +103,24 @@ def step_and_shapes(experiment: Experiment, **encoder: Any) -> tuple[Any, Any, A
     Returns:
         The step, its state and its batch, for `count_flops(*step_and_shapes(...))`.
     """
-    old = experiment.learner.encoder
-    wanted = {"remat": False, **encoder}
-    changed = old.clone(**{k: v for k, v in wanted.items() if hasattr(old, k)})
-    learner = dataclasses.replace(experiment.learner, encoder=changed)
-    experiment = dataclasses.replace(experiment, learner=learner)
+    changed = _with_encoder(experiment, **{"remat": False, **encoder})
     step = make_train_step(
-        learner, experiment.optimizer, experiment.learning_rate, experiment.step_rng
+        changed.learner,
+        changed.optimizer,
+        changed.learning_rate,
+        changed.step_rng,
     )
-    state = jax.eval_shape(experiment.init_state, experiment.init_rng)
-    return step, state, experiment.abstract_batch()
+    looped = _with_encoder(changed, scan=True)  # same shapes, and one block to trace
+    state = jax.eval_shape(looped.init_state, looped.init_rng)
+    return step, state, changed.abstract_batch()
+
+
+def _with_encoder(experiment: Experiment, **changes: Any) -> Experiment:
+    """The same with changes to those of the encoder's attributes that it has."""
+    old = experiment.learner.encoder
+    changed = old.clone(**{k: v for k, v in changes.items() if hasattr(old, k)})
+    learner = dataclasses.replace(experiment.learner, encoder=changed)
+    return dataclasses.replace(experiment, learner=learner)
 
 
 def _tokens_in(encoder: Encoder, view: View) -> float:
