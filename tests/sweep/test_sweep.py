@@ -211,6 +211,7 @@ def step_of(run, step):
 def test_end_to_end(tmp_path):
     """Two cells of the real program, two steps each."""
     config = tiny_config(
+        objective="simclr",  # the least to compile
         regularizer="none",
         **{
             "max_steps": 2,
