@@ -30,9 +30,11 @@ class Done:
     stderr: str
 
 
-def run_program(module: str, *arguments: str, cwd: pathlib.Path) -> Done:
-    """What `python -m module arguments` leaves."""
-    return call(_run_module, module, arguments, cwd=cwd)
+def run_program(
+    module: str, *arguments: str, cwd: pathlib.Path, **environment: str
+) -> Done:
+    """What `python -m module arguments` leaves; `environment` is for what it starts."""
+    return call(_run_module, module, arguments, environment, cwd=cwd)
 
 
 def call(function: Callable[..., None], *args, cwd: pathlib.Path) -> Done:
@@ -56,7 +58,8 @@ def _redirected(out, err, cwd, function, *args):
     function(*args)
 
 
-def _run_module(module, arguments):
+def _run_module(module, arguments, environment):
+    os.environ.update(environment)
     sys.argv = ["", *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

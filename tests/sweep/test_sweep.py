@@ -5,13 +5,14 @@ import io
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 
 import pytest
-from helpers.support import program_env, tiny_config, write_config
+from helpers import ROOT
+from helpers.programs import run_program
+from helpers.support import tiny_config, write_config
 
 from ser_jax.storage import summary
 from ser_jax.storage.metrics import MetricWriter
@@ -222,16 +223,12 @@ def test_end_to_end(tmp_path):
     )
     path = write_config(config, tmp_path / "config.py")
 
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "ser_jax.sweep", f"--config={path}"),
-            *("--grid=optimizer.base_lr=1e-3,2e-3", "--seeds=3"),
-            *(f"--workdir={tmp_path / 'sweep'}", "--metric=loss_last"),
-        ],
-        env=program_env(num_devices=1),
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_program(
+        "ser_jax.sweep",
+        *(f"--config={path}", "--grid=optimizer.base_lr=1e-3,2e-3", "--seeds=3"),
+        *(f"--workdir={tmp_path / 'sweep'}", "--metric=loss_last"),
+        cwd=ROOT,
+        JAX_NUM_CPU_DEVICES="1",
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("2 runs, 0 of them finished.\n")
