@@ -107,6 +107,8 @@ OF_ONE_SETTING = {
     *("moco_v3:ser_nearest", "moco_v3:ser_rotations", "moco_v3:ser_flips"),
     *("moco_v3:ser_scale", "moco_v3:ser_share10", "moco_v3:ser_ascend"),
     *("moco_v3:ser_descend", "moco_v3:ser_weight_ascend", "moco_v3:ser_d4"),
+    *(f"moco_v3:{name}_release" for name in ("ser_2plus4", "augself", "stl")),
+    *("moco_v3:augself_rotation", "moco_v3:ser_release_parity"),
     "digits_ser",  # it is trained by the first command of README
 }
 

@@ -142,44 +142,69 @@ def test_kill_9_and_rerun_gives_the_same_parameters(config, tmp_path, uninterrup
     assert_same_state(final_state(config, tmp_path)[0], uninterrupted[1])
 
 
-@pytest.mark.parametrize("name, status", [("SIGTERM", 75), ("SIGINT", 130)])
-def test_sigterm_saves_and_exits_cleanly_and_the_run_goes_on(
-    plain, tmp_path, name, status
-):
-    """SIGHUP and SIGUSR1 take the same way: see test_preemption.py."""
+def test_sigterm_saves_and_exits_cleanly_and_the_run_goes_on(plain, tmp_path):
     plain.checkpoint.every_steps = 10**6
     process = start_main(plain, tmp_path, max_steps=300)
     wait_for_step(process, tmp_path, 2)
-    process.send_signal(getattr(signal, name))
+    process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == status, stderr
-    assert f"{name}: saved step" in stderr and "Traceback" not in stderr
+    assert process.returncode == 75, stderr
+    assert "SIGTERM: saved step" in stderr and "Traceback" not in stderr
     saved = final_state(plain, tmp_path)[1]
     assert 2 <= saved < 300
     run(plain, tmp_path, saved + 1)
     assert final_state(plain, tmp_path)[1] == saved + 1
 
 
-class Failing:
-    """A loader whose batches end at an error."""
+class Meets:
+    """A loader in which something happens after some batches."""
 
-    def __init__(self, loader, num_batches):
-        self._loader, self._left, self.close = loader, num_batches, loader.close
+    def __init__(self, loader, num_batches, event):
+        self._loader, self._left, self._event = loader, num_batches, event
+        self.close = loader.close
 
     def take(self, wanted):
         if self._left == 0:
-            raise OSError("the disk is gone")
+            self._event()
         self._left -= 1
         return self._loader.take(wanted)
 
 
-def test_whatever_ends_training_what_was_trained_is_saved(plain, tmp_path, monkeypatch):
+@pytest.fixture
+def after_three(monkeypatch):
+    """Sets what happens to the loader after three batches."""
+    whole = train.train_loader
+
+    def happens(event):
+        monkeypatch.setattr(
+            train,
+            "train_loader",
+            lambda *args, **how: Meets(whole(*args, **how), 3, event),
+        )
+
+    return happens
+
+
+@pytest.mark.parametrize(
+    "name, status", [("SIGINT", 130), ("SIGHUP", 75), ("SIGUSR1", 75)]
+)
+def test_other_signals_save_and_stop_too(plain, tmp_path, after_three, name, status):
+    plain.checkpoint.every_steps = 10**6
+    plain.max_steps = 300
+    after_three(lambda: signal.raise_signal(getattr(signal, name)))
+    assert main.run(plain, tmp_path) == status
+    assert 3 <= final_state(plain, tmp_path)[1] <= 4
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_whatever_ends_training_what_was_trained_is_saved(plain, tmp_path, after_three):
     """Red if an error of the loader costs the steps since the last checkpoint."""
     plain.checkpoint.every_steps = 10**6
-    whole = train.train_loader
-    monkeypatch.setattr(
-        train, "train_loader", lambda *args, **how: Failing(whole(*args, **how), 3)
-    )
+
+    def fail():
+        raise OSError("the disk is gone")
+
+    after_three(fail)
     with pytest.raises(OSError, match="the disk is gone"):
         run(plain, tmp_path, 6)
     assert final_state(plain, tmp_path)[1] == 3

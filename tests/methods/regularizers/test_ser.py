@@ -18,6 +18,13 @@ from ser_jax.views.view import View
 pytestmark = pytest.mark.slow
 
 SIDE, BATCH, DIM = 4, 6, 5
+act = jax.jit(geometry.act_on_grid, static_argnames="max_side")
+
+
+def term(ser, student, target, views):
+    return jax.jit(lambda *x: ser.loss(SEROutputs(*x[:2]), x[2])[0])(
+        student, target, views
+    )
 
 
 def pair(seed, first=0):
@@ -29,7 +36,7 @@ def pair(seed, first=0):
     views, grids = {}, {}
     for i, element in enumerate(elements):
         name = f"equiv/{first + i}"
-        tokens = geometry.act_on_grid(base, shape, element, max_side=SIDE)
+        tokens = act(base, shape, element, max_side=SIDE)
         valid = jnp.ones((BATCH, SIDE**2), bool)
         grids[name] = TokenGrid(tokens, shape, valid)
         views[name] = View(
@@ -63,7 +70,7 @@ def loss(ser, views, *layers):
     student = dict(enumerate(layers, start=1))
     ser = dataclasses.replace(ser, layers=tuple(student), layer=1)
     target = {layer: noisy(grids, 7) for layer, grids in student.items()}
-    return ser.loss(SEROutputs(student, target), views)[0]
+    return term(ser, student, target, views)
 
 
 def subset(case, *names):
@@ -91,11 +98,11 @@ def test_term_is_the_mean_over_pairs_layers_and_directions(case):
             dict(zip(first[0], (part[name] for name in names), strict=True))
             for part in (first[0], grids)
         )
-        return one_way.loss(SEROutputs({1: read}, {1: read}), views)[0]
+        return term(one_way, {1: read}, {1: read}, views)
 
     there, back = forward(["equiv/0", "equiv/1"]), forward(["equiv/1", "equiv/0"])
     assert abs(there - back) > 1e-3
-    both = SER(layers=(1,)).loss(SEROutputs({1: grids}, {1: grids}), first[0])[0]
+    both = term(SER(layers=(1,)), {1: grids}, {1: grids}, first[0])
     np.testing.assert_allclose((there + back) / 2, both, rtol=1e-6)
 
 
@@ -151,14 +158,14 @@ def test_grids_finer_than_patches_move_by_as_many_cells(case):
     grids = {}
     for name, view in views.items():
         element = group.Element(view.element.d4, shape)
-        tokens = geometry.act_on_grid(base, shape, element, max_side=2 * SIDE)
+        tokens = act(base, shape, element, max_side=2 * SIDE)
         valid = jnp.ones(tokens.shape[:2], bool)
         grids[name] = TokenGrid(tokens, shape, valid, scale=2)
     ser = SER(layers=(1,), negatives="opposite", temperature=0.01)
-    aligned = ser.loss(SEROutputs({1: grids}, {1: grids}), views)[0]
+    aligned = term(ser, {1: grids}, {1: grids}, views)
     assert aligned < 0.1  # every token is its own positive, others are far
     moved = {"equiv/0": grids["equiv/0"], "equiv/1": grids["equiv/0"]}
-    assert ser.loss(SEROutputs({1: moved}, {1: moved}), views)[0] > 5
+    assert term(ser, {1: moved}, {1: moved}, views) > 5
 
 
 @pytest.mark.parametrize(
