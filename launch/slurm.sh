@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # sbatch launch/slurm.sh CONFIG WORKDIR [FLAGS...]
 # One process a GPU; JAX finds coordinator and ranks in SLURM's environment. SIGTERM two
-# minutes before the time limit makes the run save and stop; submit again to go on.
+# minutes before the time limit makes the run save and stop, with exit status 75; submit
+# again to go on.
 #SBATCH --job-name=ser_jax
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=8

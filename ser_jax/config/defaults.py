@@ -174,6 +174,10 @@ def finalize(config: ConfigDict, num_train_examples: int) -> Resolved:
             raise ValueError(f"{name} must be at least {least}, got {values[name]}.")
     if config.total_epochs <= 0:
         raise ValueError(f"total_epochs must be positive, got {config.total_epochs}.")
+    if config.loader.timeout_s <= 0:
+        raise ValueError(
+            f"loader.timeout_s must be positive, got {config.loader.timeout_s}."
+        )
     if config.model.dtype not in ("float32", "bfloat16"):
         raise ValueError(
             f"model.dtype must be 'float32' or 'bfloat16', got {config.model.dtype!r}."

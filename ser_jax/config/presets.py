@@ -68,7 +68,7 @@ PRESETS: Mapping[str, Preset] = {
         EARLY,
         {
             **_FOUR_LOCALS,
-            "augment.recipe": "ser",
+            "augment.recipe": "ser_multicrop",
             "regularizer.colour": "local",
             "regularizer.pairs": "sum",
         },

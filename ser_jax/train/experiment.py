@@ -228,7 +228,7 @@ def build(
         num_threads=config.loader.num_threads,
         num_workers=config.loader.num_workers,
         prefetch_batches=config.loader.prefetch_batches,
-        loader_timeout_s=config.loader.get("timeout_s", 600.0),  # absent in old runs
+        loader_timeout_s=config.loader.timeout_s,
         log_every_steps=config.log_every_steps,
         save_every_steps=config.checkpoint.every_steps,
     )

@@ -37,6 +37,7 @@ class StopSignal:
     at once.
 
     Attributes:
+        received: Whether this process has one.
         name: Of the signal that came; "SIGTERM" where only another process knows.
     """
 

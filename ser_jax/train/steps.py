@@ -123,7 +123,7 @@ class Steps:
         # Every probed state is saved: else the best of them could not be kept.
         probe_due = self.probe and (last or (every and step % every == 0))
         if stop or probe_due or last or step % self.experiment.save_every_steps == 0:
-            self._record()
+            self._record()  # a step's row comes before its scores
             with self.progress.pause():
                 scores: dict[str, float] = {}
                 if self.probe and probe_due:

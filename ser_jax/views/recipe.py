@@ -134,8 +134,10 @@ _TABLE = {
         blur_prob=_HALF,
         solarize_prob=_NEVER,
     ),
-    # As SER's authors released it, and STL as they fitted it.
-    "ser": _Row(
+    # As SER's authors released it, with two views and with local ones, and STL as they
+    # fitted it.
+    "ser": _Row(blur_taps=9, solarize_threshold=(0.0, 1.0), colour="kornia"),
+    "ser_multicrop": _Row(
         gray_prob=(0.2, 0.2, 0.0),
         blur_taps=9,
         solarize_threshold=(0.0, 1.0),
@@ -175,8 +177,8 @@ def recipe(name: str, photometry: Photometry, size_px: int) -> Recipe:
 
     Args:
         name: "moco_v3", "barlow_twins", "byol", "dino", "dino_2view", "simclr",
-            "simclr_cifar10", "augself", "ser", "stl", "digits" or "plain" (only
-            normalises).
+            "simclr_cifar10", "augself", "ser", "ser_multicrop", "stl", "digits" or
+            "plain" (only normalises).
         photometry: How the view is coloured: as the first or the second global view,
             "global/0" or "global/1"; as a "local" one; "unsolarized", as the second
             global one but for solarization; "plain", only normalised.

@@ -235,6 +235,7 @@ def test_names_and_settings_are_checked_with_a_suggestion():
         ("max_steps", -1, "max_steps"),
         ("optimizer.lr_reference_batch", 0, "lr_reference_batch"),
         ("checkpoint.every_steps", 0, "every_steps"),
+        ("loader.timeout_s", 0.0, "timeout_s"),
         ("knn.every_epochs", -1.0, "every_epochs"),
         ("model.dtype", "bf16", "dtype"),
         ("optimizer.warmup_epochs", 100.0, "shorter than total_epochs"),

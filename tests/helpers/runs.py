@@ -6,9 +6,10 @@ import numpy as np
 from helpers.support import made_up_state
 from ser_jax.config.differences import differences
 from ser_jax.data.sources import open_source
+from ser_jax.evaluate.probe import make_probe
 from ser_jax.storage.checkpoint import Checkpointer
 from ser_jax.storage.metrics import read_metrics
-from ser_jax.train import sharding
+from ser_jax.train import loop, sharding
 from ser_jax.train.experiment import build
 
 
@@ -57,6 +58,12 @@ def assert_close_state(state, expected, config):
 
 def losses(workdir):
     return {r["step"]: r["loss"] for r in read_metrics(workdir) if "loss" in r}
+
+
+def run(config, workdir, steps, probe=make_probe):
+    """Trains until after so many steps; gives the summary."""
+    config.max_steps = steps
+    return loop.train(config, str(workdir), probe=probe)
 
 
 def once_for_equals(function):

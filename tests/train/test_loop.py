@@ -16,7 +16,7 @@ from helpers.runs import (
     assert_same_state,
     final_state,
     losses,
-    once_for_equals,
+    run,
 )
 from helpers.support import (
     program_env,
@@ -28,51 +28,11 @@ from helpers.support import (
 from tensorboard.backend.event_processing import event_accumulator
 
 from ser_jax import main
-from ser_jax.evaluate.probe import make_probe
-from ser_jax.storage.lock import only_writer
 from ser_jax.storage.metrics import read_metrics
 from ser_jax.train import loop as train
 from ser_jax.train import sharding, steps
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs_are_shared():
-    """Runs that train alike share what is compiled and counted for them."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("compile_train_step", "compile_equiv_grad_norm", "account"):
-            patch.setattr(train, name, once_for_equals(getattr(train, name)))
-        yield
-
-
-@pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def config(data_dir):
-    """93 steps an epoch of 16 digits each; runs are cut short by max_steps."""
-    config = tiny_config()
-    config.dataset.data_dir = data_dir
-    config.log_every_steps = 1
-    config.checkpoint.every_steps = 2
-    config.knn.every_epochs = 0.0
-    config.optimizer.warmup_epochs = 0.0  # so that four steps move the weights
-    return config
-
-
-@pytest.fixture
-def plain(config):
-    """The same without SER: what is tested has nothing to do with it."""
-    config.regularizer = tiny_config(regularizer="none").regularizer
-    return config
-
-
-def run(config, workdir, steps, probe=make_probe):
-    config.max_steps = steps
-    return train.train(config, str(workdir), probe=probe)
 
 
 @pytest.fixture(scope="module")
@@ -154,76 +114,6 @@ def test_sigterm_saves_and_exits_cleanly_and_the_run_goes_on(plain, tmp_path):
     assert 2 <= saved < 300
     run(plain, tmp_path, saved + 1)
     assert final_state(plain, tmp_path)[1] == saved + 1
-
-
-class Meets:
-    """A loader in which something happens after some batches."""
-
-    def __init__(self, loader, num_batches, event):
-        self._loader, self._left, self._event = loader, num_batches, event
-        self.close = loader.close
-
-    def take(self, wanted):
-        if self._left == 0:
-            self._event()
-        self._left -= 1
-        return self._loader.take(wanted)
-
-
-@pytest.fixture
-def after_three(monkeypatch):
-    """Sets what happens to the loader after three batches."""
-    whole = train.train_loader
-
-    def happens(event):
-        monkeypatch.setattr(
-            train,
-            "train_loader",
-            lambda *args, **how: Meets(whole(*args, **how), 3, event),
-        )
-
-    return happens
-
-
-@pytest.mark.parametrize(
-    "name, status", [("SIGINT", 130), ("SIGHUP", 75), ("SIGUSR1", 75)]
-)
-def test_other_signals_save_and_stop_too(plain, tmp_path, after_three, name, status):
-    plain.checkpoint.every_steps = 10**6
-    plain.max_steps = 300
-    after_three(lambda: signal.raise_signal(getattr(signal, name)))
-    assert main.run(plain, tmp_path) == status
-    assert 3 <= final_state(plain, tmp_path)[1] <= 4
-    assert not (tmp_path / "summary.json").exists()
-
-
-def test_whatever_ends_training_what_was_trained_is_saved(plain, tmp_path, after_three):
-    """Red if an error of the loader costs the steps since the last checkpoint."""
-    plain.checkpoint.every_steps = 10**6
-
-    def fail():
-        raise OSError("the disk is gone")
-
-    after_three(fail)
-    with pytest.raises(OSError, match="the disk is gone"):
-        run(plain, tmp_path, 6)
-    assert final_state(plain, tmp_path)[1] == 3
-
-
-def test_weights_that_are_not_finite_are_not_saved(plain, tmp_path):
-    """Loss and gradient of that step are: red if only these are looked at."""
-    plain.optimizer.base_lr = 1e42
-    plain.checkpoint.every_steps = 1
-    with pytest.raises(FloatingPointError, match=r"after step 1 \d+ of \d+ arrays"):
-        run(plain, tmp_path, 8)
-    assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
-
-
-def test_one_run_at_a_time_trains_into_a_workdir(plain, tmp_path):
-    with only_writer(tmp_path):
-        with pytest.raises(OSError, match=rf"by process {os.getpid()} on .*another"):
-            run(plain, tmp_path, 1)
-    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_flipped_byte_is_noticed_and_the_run_still_ends_the_same(

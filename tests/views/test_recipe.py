@@ -55,7 +55,7 @@ def test_views_of_a_recipe_differ_as_published():
 def test_released_recipes_of_ser_and_stl():
     """Red if the local views of SER's release are gray at times, as ours are."""
     grays = [
-        recipes.recipe("ser", view, 96).gray_prob
+        recipes.recipe("ser_multicrop", view, 96).gray_prob
         for view in ("global/0", "global/1", "unsolarized", "local")
     ]
     assert grays == [0.2, 0.2, 0.2, 0.0]

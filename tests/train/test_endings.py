@@ -1,0 +1,83 @@
+"""How a run ends before its time: signals, errors, numbers that are none, a lock."""
+
+import os
+import signal
+
+import pytest
+from helpers.runs import final_state, run
+
+from ser_jax import main
+from ser_jax.storage.lock import only_writer
+from ser_jax.train import loop
+
+pytestmark = pytest.mark.slow
+
+
+class Meets:
+    """A loader in which something happens after some batches."""
+
+    def __init__(self, loader, num_batches, event):
+        self._loader, self._left, self._event = loader, num_batches, event
+        self.close = loader.close
+
+    def take(self, wanted):
+        if self._left == 0:
+            self._event()
+        self._left -= 1
+        return self._loader.take(wanted)
+
+
+@pytest.fixture
+def after_three(monkeypatch):
+    """Sets what happens to the loader after three batches."""
+    whole = loop.train_loader
+
+    def happens(event):
+        monkeypatch.setattr(
+            loop,
+            "train_loader",
+            lambda *args, **how: Meets(whole(*args, **how), 3, event),
+        )
+
+    return happens
+
+
+@pytest.mark.parametrize(
+    "name, status", [("SIGINT", 130), ("SIGHUP", 75), ("SIGUSR1", 75)]
+)
+def test_other_signals_save_and_stop_too(plain, tmp_path, after_three, name, status):
+    plain.checkpoint.every_steps = 10**6
+    plain.max_steps = 300
+    after_three(lambda: signal.raise_signal(getattr(signal, name)))
+    assert main.run(plain, tmp_path) == status
+    assert 3 <= final_state(plain, tmp_path)[1] <= 4
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_whatever_ends_training_what_was_trained_is_saved(plain, tmp_path, after_three):
+    """Red if an error of the loader costs the steps since the last checkpoint."""
+    plain.checkpoint.every_steps = 10**6
+
+    def fail():
+        raise OSError("the disk is gone")
+
+    after_three(fail)
+    with pytest.raises(OSError, match="the disk is gone"):
+        run(plain, tmp_path, 6)
+    assert final_state(plain, tmp_path)[1] == 3
+
+
+def test_weights_that_are_not_finite_are_not_saved(plain, tmp_path):
+    """Loss and gradient of that step are: red if only these are looked at."""
+    plain.optimizer.base_lr = 1e42
+    plain.checkpoint.every_steps = 1
+    with pytest.raises(FloatingPointError, match=r"after step 1 \d+ of \d+ arrays"):
+        run(plain, tmp_path, 8)
+    assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
+
+
+def test_one_run_at_a_time_trains_into_a_workdir(plain, tmp_path):
+    with only_writer(tmp_path):
+        with pytest.raises(OSError, match=rf"by process {os.getpid()} on .*another"):
+            run(plain, tmp_path, 1)
+    assert not (tmp_path / "checkpoints").exists()
