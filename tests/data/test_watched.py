@@ -73,10 +73,17 @@ def with_worker(source, timeout_s):
 
 @pytest.mark.slow
 def test_a_worker_that_ended_or_is_stopped_is_named(source):
-    """Red if a run waits for it for ever, or dies of it without a word."""
+    """Red if a run waits for it for ever, or dies of it without a word.
+
+    Or if a signal that a run should save at takes its worker away first.
+    """
     batches = with_worker(source, timeout_s=3.0)
     assert np.shape(next(batches)["crops"]["a"]) == (8, 8, 8, 3)
     (worker,) = batches._workers()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        os.kill(worker.pid, number)  # as to the whole group: meant for the run
+    for _ in range(20):
+        next(batches)
     os.kill(worker.pid, signal.SIGSTOP)
     with pytest.raises(TimeoutError, match=f"worker {worker.pid} is stopped"):
         for _ in range(20):
