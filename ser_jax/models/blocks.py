@@ -1,5 +1,6 @@
 """Transformer block, pre-norm, and how its kernels start."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -130,6 +131,7 @@ def layer_norm(name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-6, dtype=jnp.float32, name=name)
 
 
+@functools.cache  # blocks are told apart by them
 def block_initializers(scheme: str) -> tuple[Initializer, Initializer]:
     """How a block's kernels start.
 

@@ -1,5 +1,6 @@
 """Vision transformer whose class token joins after a chosen block."""
 
+import functools
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -279,8 +280,7 @@ class ViT(nn.Module):
 
         def body(x, layer):
             layer_params, layer_keep = layer
-            out: Any = block.apply({"params": layer_params}, x, valid, layer_keep)
-            return out.astype(self.dtype), None
+            return _apply_block(block, layer_params, x, valid, layer_keep), None
 
         if self.remat:
             body = jax.checkpoint(body, prevent_cse=not looped)
@@ -298,6 +298,12 @@ class ViT(nn.Module):
         shape = (self.depth, batch, 2)
         kept = jax.random.bernoulli(self.make_rng("drop_path"), 1 - rates, shape)
         return kept / (1 - rates)
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _apply_block(block, params, x, valid, keep):
+    """Traced once for each shape, however many blocks and passes a step has."""
+    return block.apply({"params": params}, x, valid, keep).astype(block.dtype)
 
 
 def _with_cls(valid: jax.Array) -> jax.Array:

@@ -111,6 +111,12 @@ OF_ONE_SETTING = {
     *("moco_v3:augself_rotation", "moco_v3:ser_release_parity"),
     "digits_ser",  # it is trained by the first command of README
 }
+# What methods/test_matrix.py trains with other methods or in other pairs.
+IN_THE_MATRIX = {
+    *("moco_v3", "dino", "barlow_twins", "simclr", "byol", "digits", "cifar10"),
+    *(f"moco_v3:{name}" for name in ("equimod", "augself", "essl", "stl")),
+    *("cifar10_resnet18", "cifar10_resnet18:dino/essl_decoupled"),
+}
 
 
 @pytest.mark.slow
@@ -121,9 +127,9 @@ OF_ONE_SETTING = {
     ),
 )
 def test_config_trains_two_tiny_steps(name, short_resnets, release):
-    """Those of one setting for a release; their loss is traced always."""
+    """All of them for a release, else a sample; the loss of the others is traced."""
     experiment = build(shrink(load(name)), 400)
-    if name in OF_ONE_SETTING and not release:
+    if name in OF_ONE_SETTING | IN_THE_MATRIX and not release:
         assert trace_loss(experiment)
     else:
         train_two_steps(experiment)
@@ -181,9 +187,9 @@ def _flat_resolved(name):
     return flatten({"resolved": vars(numbers)} | config.to_dict())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("platform", ["tpu", "cuda"])
-def test_the_paper_step_lowers_for_accelerators(platform):
+@pytest.fixture(scope="module")
+def the_papers_step():
+    """Traced for eight devices."""
     experiment = build(load("moco_v3_ser"), NUM_EXAMPLES["imagenet2012"])
     assert experiment.batch_size == 2048
     mesh = sharding.make_mesh()
@@ -202,8 +208,13 @@ def test_the_paper_step_lowers_for_accelerators(platform):
         donate_argnums=0,
     )
     state = jax.eval_shape(experiment.init_state, experiment.init_rng)
-    traced = jitted.trace(state, experiment.abstract_batch())
-    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    return jitted.trace(state, experiment.abstract_batch())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_the_paper_step_lowers_for_accelerators(the_papers_step, platform):
+    text = the_papers_step.lower(lowering_platforms=(platform,)).as_text()
     assert "2048x224x224x3xui8" in text and "bf16" in text
 
 
