@@ -109,6 +109,11 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     config.checkpoint.keep_latest = 2
     config.checkpoint.keep_every_steps = 0  # also keep every n-th for good; 0: none
 
+    config.divergence = ConfigDict()  # of loss, gradient or weights that are not finite
+    config.divergence.policy = "stop"  # or "skip" (the update), "rollback"
+    config.divergence.max_skipped = 100  # in a row
+    config.divergence.max_rollbacks = 3
+
     config.knn = ConfigDict()
     config.knn.every_epochs = 10.0  # 0: no probe
     config.knn.num_neighbors = 20

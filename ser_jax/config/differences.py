@@ -5,9 +5,9 @@ from typing import Any
 from ser_jax.storage import tables
 
 # Settings that may change between a checkpoint and its continuation: they alter neither
-# the weights nor the order of the data.
+# the weights nor the order of the data, or only where a run would have ended.
 _FREE = (
-    *("max_steps", "log_every_steps", "loader", "checkpoint", "knn"),
+    *("max_steps", "log_every_steps", "loader", "checkpoint", "knn", "divergence"),
     *("dataset.data_dir", "dataset.eval_split", "model.remat", "model.scan"),
 )
 

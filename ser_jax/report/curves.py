@@ -20,6 +20,7 @@ from ser_jax.methods.variables import CLS_STD, LOSSES
 from ser_jax.storage.files import PathLike
 from ser_jax.storage.metrics import Curves, read_curves
 from ser_jax.storage.runs import RunRecord
+from ser_jax.train.finite import SKIPPED
 from ser_jax.train.health import PROBED
 from ser_jax.train.progress import SPEEDS
 from ser_jax.train.step import GRAD_NORMS, SCHEDULES
@@ -56,7 +57,7 @@ def declared_metrics() -> list[Metric]:
         declared += objective.metrics
     for regularizer in REGULARIZERS.values():
         declared += regularizer.metrics
-    return list(dict.fromkeys([*declared, CLS_STD, *SCHEDULES, *SPEEDS]))
+    return list(dict.fromkeys([*declared, CLS_STD, *SCHEDULES, *SPEEDS, SKIPPED]))
 
 
 def compared_metrics() -> list[Metric]:

@@ -7,6 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from ser_jax.train.experiment import Experiment
+from ser_jax.train.finite import skipping
 from ser_jax.train.sharding import batch_sharded, replicated
 from ser_jax.train.step import make_equiv_grad_norm, make_train_step
 
@@ -31,6 +32,8 @@ def compile_train_step(
         experiment.learning_rate,
         experiment.step_rng,
     )
+    if experiment.divergence.policy == "skip":
+        step = skipping(step)
     return _compile(step, experiment, state, mesh, donated=(0,))
 
 

@@ -22,6 +22,7 @@ from ser_jax.methods.settings import make_part
 from ser_jax.methods.variables import Variables
 from ser_jax.models.outputs import PATCH_EMBED, PROTOTYPES, EncoderOutput
 from ser_jax.models.variants import make_encoder
+from ser_jax.train.finite import Divergence
 from ser_jax.train.optim.optimizers import make_optimizer
 from ser_jax.train.optim.schedules import cosine_momentum, equiv_factor, warmup_cosine
 from ser_jax.train.step import TrainState, create_state
@@ -53,6 +54,7 @@ class Experiment:
         loader_timeout_s: Seconds that a batch may take.
         log_every_steps: Steps between rows of metrics.
         save_every_steps: Steps between checkpoints.
+        divergence: What is done about numbers that are not finite.
     """
 
     config: dict[str, Any]
@@ -72,6 +74,7 @@ class Experiment:
     loader_timeout_s: float
     log_every_steps: int
     save_every_steps: int
+    divergence: Divergence
 
     @property
     def init_rng(self) -> jax.Array:
@@ -231,6 +234,7 @@ def build(
         loader_timeout_s=config.loader.timeout_s,
         log_every_steps=config.log_every_steps,
         save_every_steps=config.checkpoint.every_steps,
+        divergence=Divergence(**config.divergence),
     )
 
 

@@ -1,20 +1,81 @@
-"""Whether a state is worth keeping."""
+"""Numbers that are none: whether a state is worth keeping, and what is done if not."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ser_jax.data.crops import Batch
+from ser_jax.methods.metric import Metric, Metrics, Panel
+from ser_jax.train.step import GRAD_NORM, TrainState, TrainStep
+
 ADVICE = (
-    "Start anew in another --workdir with a lower optimizer.base_lr or a longer "
+    "Go on with --config.divergence.policy=rollback (from the last good checkpoint, "
+    "another order of the data) or =skip (without the updates that are not finite), or "
+    "start anew in another --workdir with a lower optimizer.base_lr or a longer "
     "optimizer.warmup_epochs."
 )
+SKIPPED = Metric(
+    "skipped_steps", Panel("updates left out", is_noisy=False), "not finite"
+)
+_POLICIES = ("stop", "skip", "rollback")
 
 
-@jax.jit
-def _are_finite(arrays: list[jax.Array]) -> jax.Array:
-    return jnp.stack([jnp.isfinite(x).all() for x in arrays])
+@dataclasses.dataclass(frozen=True)
+class Divergence:
+    """What is done when loss, gradient or weights are not finite.
+
+    Attributes:
+        policy: "stop"; "skip": the update is left out and counted; "rollback": on from
+            the last good checkpoint with another order of the data.
+        max_skipped: So many updates left out in a row end the run.
+        max_rollbacks: Of a run; what comes after them ends it.
+    """
+
+    policy: str = "stop"
+    max_skipped: int = 100
+    max_rollbacks: int = 3
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        if self.policy not in _POLICIES:
+            raise ValueError(
+                f"divergence.policy must be one of {', '.join(_POLICIES)}, got "
+                f"{self.policy!r}."
+            )
+        for name in ("max_skipped", "max_rollbacks"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"divergence.{name} must be at least 1, got {getattr(self, name)}."
+                )
+
+
+def skipping(train_step: TrainStep) -> TrainStep:
+    """A step that changes nothing but the counts if any number in it is not finite.
+
+    Args:
+        train_step: The step.
+
+    Returns:
+        The same with the metric `skipped_steps`: 1 where it was left out, else 0.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        after, metrics = train_step(state, batch)
+        numbers = [metrics["loss"], metrics[GRAD_NORM.name]]
+        numbers += [leaf for _, leaf in _floats(after)]
+        is_finite = _are_finite(numbers).all()
+
+        def chosen(new: jax.Array, old: jax.Array) -> jax.Array:
+            is_count = not jnp.issubdtype(new.dtype, jnp.floating)
+            return new if is_count else jnp.where(is_finite, new, old)
+
+        skipped = 1.0 - is_finite.astype(jnp.float32)
+        return jax.tree.map(chosen, after, state), metrics | {SKIPPED.name: skipped}
+
+    return step
 
 
 def check_finite(state: Any, step: int) -> None:
@@ -29,16 +90,25 @@ def check_finite(state: Any, step: int) -> None:
     Raises:
         FloatingPointError: Naming some of the arrays.
     """
-    named = [
-        (path, leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-        if jnp.issubdtype(leaf.dtype, jnp.floating)
-    ]
+    named = _floats(state)
     finite = np.asarray(_are_finite([leaf for _, leaf in named]))
     if finite.all():
         return
     bad = [jax.tree_util.keystr(named[i][0]) for i in np.flatnonzero(~finite)]
     raise FloatingPointError(
         f"training has diverged: after step {step} {len(bad)} of {len(named)} arrays "
-        f"are not finite, {', '.join(bad[:3])} among them. {ADVICE}"
+        f"are not finite, {', '.join(bad[:3])} among them."
     )
+
+
+def _floats(tree: Any) -> list[tuple[Any, jax.Array]]:
+    return [
+        (path, leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
+
+
+@jax.jit
+def _are_finite(arrays: list[jax.Array]) -> jax.Array:
+    return jnp.stack([jnp.isfinite(x).all() for x in arrays])

@@ -1,12 +1,15 @@
 """The training loop: restore, step, log, probe, checkpoint."""
 
 import contextlib
+import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
+from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -23,17 +26,20 @@ from ser_jax.storage.summary import read_summary, write_summary
 from ser_jax.train.accounting import account
 from ser_jax.train.compiled import compile_equiv_grad_norm, compile_train_step
 from ser_jax.train.experiment import Experiment, build
-from ser_jax.train.finite import check_finite
+from ser_jax.train.finite import ADVICE, SKIPPED, check_finite
 from ser_jax.train.health import KNN_ACCURACY, scale_of, watched
 from ser_jax.train.overview import overview, parameter_table
 from ser_jax.train.preemption import StopSignal
 from ser_jax.train.progress import Progress
-from ser_jax.train.resume import restore_or_init
+from ser_jax.train.resume import Start, restore_or_init
 from ser_jax.train.sharding import check_batch_size, make_mesh
-from ser_jax.train.step import TrainState
+from ser_jax.train.step import TrainState, TrainStep
 from ser_jax.train.steps import Probe, Steps
 
+_Programs = tuple[TrainStep, Callable[[TrainState, Any], Metrics] | None]
 MakeProbe = Callable[[Experiment, Source, Mesh], Probe | None]
+
+_ORDERS_APART = 1_000_003  # seeds of a run's orders of the data
 
 _logger = logging.getLogger(__name__)
 
@@ -56,7 +62,8 @@ def train(
 
     Raises:
         ValueError: If the config is refused, or contradicts the workdir's checkpoint.
-        FloatingPointError: If the loss, the gradient or a weight is not finite.
+        FloatingPointError: If the loss, the gradient or a weight is not finite, and
+            `config.divergence` does not say otherwise.
         OSError: If the workdir cannot be written, is another's (see `only_writer`), or
             the data cannot be read. What was trained until then is saved.
     """
@@ -79,101 +86,176 @@ def train(
             best_metric=KNN_ACCURACY.name if measure else None,
         ) as checkpointer,
     ):
-        state, start_step, wall_s = restore_or_init(
-            experiment, checkpointer, source, mesh
-        )
-        started = time.monotonic() - wall_s  # as if it had run in one go
-        progress = Progress(
-            stop_step,
-            start_step,
-            experiment.batch_size,
-            log_every_s=30,
-            is_primary=is_primary,
-        )
-        writer = MetricWriter(path, start_step=start_step, is_primary=is_primary)
-        scale = scale_of(experiment, state.variables)
-
-        def save(step: int, state: TrainState, scores: dict[str, float]) -> None:
-            check_finite(state, step)
-            meta = {
-                "config": experiment.config,
-                "step": step,
-                "seed": experiment.seed,
-                "data": source.fingerprint,
-                "wall_s": time.monotonic() - started,
-            }
-            checkpointer.save(step, state, meta, scores)
-
+        start = restore_or_init(experiment, checkpointer, source, mesh)
+        first_step = start.step
         if is_primary:
-            _logger.info(overview(experiment, source, mesh, state.variables, path))
-            write_text(path / "parameters.txt", parameter_table(state.variables))
-        if start_step:
-            _logger.info("Resuming after step %d.", start_step)
-        else:
-            writer.write_text("config", f"```\n{config}\n```")
-        try:
-            step = start_step
-            if start_step < stop_step:
-                # Compiled ahead, so that the steps compile nothing.
-                compiling = time.monotonic()
-                steps = Steps(
-                    experiment,
-                    mesh,
-                    state,
-                    compile_train_step(experiment, state, mesh),
-                    _equiv_grad_norm(experiment, state, mesh),
-                    measure,
-                    watched(writer.write_scalars, scale, read_metrics(path)),
-                    progress,
-                    save,
-                    should_stop,
-                )
-                _logger.info("Compiled in %.1f s.", time.monotonic() - compiling)
-                if start_step == 0 and measure:
-                    steps.write(0, measure(experiment.evaluated(state.variables)))
-                with contextlib.closing(
-                    _batches(experiment, source, start_step)
-                ) as loader:
-                    step = steps.run(loader)
-        except FloatingPointError as error:
-            checkpointer.wait()
-            good = checkpointer.latest_step()
-            where = "none yet" if good is None else path / "checkpoints" / str(good)
-            raise FloatingPointError(
-                f"{error} Last good checkpoint: {where}."
-            ) from None
-        finally:
-            progress.close()
-            writer.close()
+            variables = start.state.variables
+            _logger.info(overview(experiment, source, mesh, variables, path))
+            write_text(path / "parameters.txt", parameter_table(variables))
+        if first_step:
+            _logger.info("Resuming after step %d.", first_step)
+        programs = None
+        if first_step < stop_step:  # ahead, so that the steps compile nothing
+            programs = _compiled(experiment, start.state, mesh)
+        run = _Run(
+            experiment,
+            path,
+            source,
+            mesh,
+            checkpointer,
+            measure,
+            should_stop,
+            programs,
+            started=time.monotonic() - start.wall_s,  # as if it had run in one go
+        )
+        while True:
+            try:
+                step, images_per_s = run.go_on(start)
+                break
+            except FloatingPointError as error:
+                failure = str(error)
+            # Not before the error is gone, and with it what holds the state.
+            start = run.roll_back(start, failure)
     if step < stop_step:
         _logger.warning("%s: saved step %d and stopped.", should_stop.name, step)
         return {"stopped_by": should_stop.name, "step": step}
     if not is_primary:
         return {}
-    if step == start_step and (path / "summary.json").exists():
+    if step == first_step and (path / "summary.json").exists():
         _logger.info("Nothing to do: %s ended at step %d.", path, step)
         return read_summary(path)
     summary = _summarise(
-        experiment, read_metrics(path), progress, time.monotonic() - started, mesh
+        experiment,
+        read_metrics(path),
+        images_per_s,
+        time.monotonic() - run.started,
+        mesh,
     )
     write_summary(path, summary, experiment.config)
     return summary
 
 
-def _batches(experiment: Experiment, source: Source, start_step: int) -> Watched:
-    return train_loader(
-        source,
-        RandomCrops(experiment.crops, experiment.pair_seed),
-        batch_size=experiment.batch_size,
-        seed=experiment.seed,
-        start_step=start_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_threads=experiment.num_threads,
-        num_workers=experiment.num_workers,
-        prefetch_batches=experiment.prefetch_batches,
-        timeout_s=experiment.loader_timeout_s,
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What does not change when a run goes on from an older step.
+
+    Attributes:
+        started: Of the monotonic clock.
+    """
+
+    experiment: Experiment
+    path: epath.Path
+    source: Source
+    mesh: Mesh
+    checkpointer: Checkpointer
+    measure: Probe | None
+    should_stop: StopSignal
+    programs: _Programs | None
+    started: float
+
+    def go_on(self, start: Start) -> tuple[int, float | None]:
+        """Trains to the end, or until a signal came; the last step, images a second."""
+        is_primary = jax.process_index() == 0
+        writer = MetricWriter(self.path, start_step=start.step, is_primary=is_primary)
+        progress = Progress(
+            self.experiment.resolved.stop_step,
+            start.step,
+            self.experiment.batch_size,
+            log_every_s=30,
+            is_primary=is_primary,
+        )
+        with contextlib.closing(writer), contextlib.closing(progress):
+            if start.step == 0:
+                text = ConfigDict(self.experiment.config)
+                writer.write_text("config", f"```\n{text}\n```")
+            if self.programs is None:
+                return start.step, None
+            rows = read_metrics(self.path)
+            scale = scale_of(self.experiment, start.state.variables)
+            steps = Steps(
+                self.experiment,
+                self.mesh,
+                start.state,
+                *self.programs,
+                self.measure,
+                watched(writer.write_scalars, scale, rows),
+                progress,
+                functools.partial(self._save, start.data_order),
+                self.should_stop,
+                int(max((row.get(SKIPPED.name, 0) for row in rows), default=0)),
+            )
+            if start.step == 0 and self.measure:
+                variables = self.experiment.evaluated(start.state.variables)
+                steps.write(0, self.measure(variables))
+            with contextlib.closing(self._batches(start)) as loader:
+                return steps.run(loader), progress.images_per_s
+
+    def roll_back(self, start: Start, failure: str) -> Start:
+        """Where to go on after numbers that are not finite; raises if it is not to be.
+
+        Args:
+            start: Where the run went on before.
+            failure: What was not finite.
+        """
+        self.checkpointer.wait()
+        good = self.checkpointer.latest_step()
+        divergence = self.experiment.divergence
+        order = start.data_order + 1
+        if divergence.policy != "rollback" or order > divergence.max_rollbacks:
+            where = (
+                "none yet" if good is None else self.path / "checkpoints" / str(good)
+            )
+            raise FloatingPointError(
+                f"{failure} Last good checkpoint: {where}. {ADVICE}"
+            )
+        _logger.warning(
+            "%s Back to step %d, on with another order of the data (%d of %d).",
+            *(failure, good or 0, order, divergence.max_rollbacks),
+        )
+        return restore_or_init(
+            self.experiment, self.checkpointer, self.source, self.mesh
+        )._replace(data_order=order)
+
+    def _save(
+        self, data_order: int, step: int, state: TrainState, scores: dict[str, float]
+    ) -> None:
+        check_finite(state, step)
+        meta = {
+            "config": self.experiment.config,
+            "step": step,
+            "seed": self.experiment.seed,
+            "data": self.source.fingerprint,
+            "data_order": data_order,
+            "wall_s": time.monotonic() - self.started,
+        }
+        self.checkpointer.save(step, state, meta, scores)
+
+    def _batches(self, start: Start) -> Watched:
+        experiment = self.experiment
+        return train_loader(
+            self.source,
+            RandomCrops(experiment.crops, experiment.pair_seed),
+            batch_size=experiment.batch_size,
+            seed=experiment.seed + _ORDERS_APART * start.data_order,
+            start_step=start.step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_threads=experiment.num_threads,
+            num_workers=experiment.num_workers,
+            prefetch_batches=experiment.prefetch_batches,
+            timeout_s=experiment.loader_timeout_s,
+        )
+
+
+def _compiled(experiment: Experiment, state: TrainState, mesh: Mesh) -> _Programs:
+    """The step, and what is measured beside it."""
+    compiling = time.monotonic()
+    programs = (
+        compile_train_step(experiment, state, mesh),
+        _equiv_grad_norm(experiment, state, mesh),
     )
+    _logger.info("Compiled in %.1f s.", time.monotonic() - compiling)
+    return programs
 
 
 def _equiv_grad_norm(
@@ -187,7 +269,7 @@ def _equiv_grad_norm(
 def _summarise(
     experiment: Experiment,
     rows: list[dict[str, float]],
-    progress: Progress,
+    images_per_s: float | None,
     wall_s: float,
     mesh: Mesh,
 ) -> dict[str, Any]:
@@ -200,7 +282,7 @@ def _summarise(
         "loss_last": losses[-1],
         knn: accuracies[-1] if accuracies else None,
         f"{knn}_untrained": accuracies[0] if accuracies else None,
-        "images_per_s": progress.images_per_s,
+        "images_per_s": images_per_s,
         "wall_s": wall_s,
         "steps": rows[-1]["step"],
         "device": f"{mesh.size} x {jax.devices()[0].device_kind}",

@@ -1,7 +1,7 @@
 """Where a run starts: at its newest checkpoint, or at the beginning."""
 
 import contextlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -15,9 +15,25 @@ from ser_jax.train.sharding import replicated
 from ser_jax.train.step import TrainState
 
 
+class Start(NamedTuple):
+    """Where a run goes on.
+
+    Attributes:
+        state: Replicated over the mesh.
+        step: Its step.
+        wall_s: Seconds already spent on it.
+        data_order: Which order of the data it goes on in: how often it was rolled back.
+    """
+
+    state: TrainState
+    step: int
+    wall_s: float
+    data_order: int
+
+
 def restore_or_init(
     experiment: Experiment, checkpointer: Checkpointer, source: Source, mesh: Mesh
-) -> tuple[TrainState, int, float]:
+) -> Start:
     """The state to train from: the newest sound checkpoint's, or a fresh one.
 
     Args:
@@ -27,7 +43,7 @@ def restore_or_init(
         mesh: The mesh.
 
     Returns:
-        State, replicated over the mesh; its step; the seconds already spent on it.
+        Where the run goes on.
 
     Raises:
         ValueError: If the checkpoint is of another experiment or other data, naming the
@@ -49,9 +65,10 @@ def restore_or_init(
     if restored is not None:
         state, meta = restored
         _refuse_contradiction(experiment, source, meta)
-        return state, meta["step"], meta["wall_s"]
+        order = meta.get("data_order", 0)  # older versions had one
+        return Start(state, meta["step"], meta["wall_s"], order)
     init = jax.jit(experiment.init_state, out_shardings=sharding)
-    return init(experiment.init_rng), 0, 0.0
+    return Start(init(experiment.init_rng), 0, 0.0, 0)
 
 
 def _refuse_contradiction(

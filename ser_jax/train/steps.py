@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ser_jax.data.watched import Watched
 from ser_jax.methods.metric import Metrics
 from ser_jax.train.experiment import Experiment
-from ser_jax.train.finite import ADVICE
+from ser_jax.train.finite import SKIPPED
 from ser_jax.train.health import Write
 from ser_jax.train.preemption import StopSignal
 from ser_jax.train.progress import DATA_WAIT_FRAC, IMAGES_PER_S, Progress, Stopwatch
@@ -42,6 +42,7 @@ class Steps:
         progress: The progress line.
         save: Saves a state whose loss is known.
         should_stop: The signals.
+        num_skipped: Updates left out until now.
     """
 
     experiment: Experiment
@@ -54,6 +55,7 @@ class Steps:
     progress: Progress
     save: Save
     should_stop: StopSignal
+    num_skipped: int = 0
 
     def __post_init__(self) -> None:
         """Begins at the state's step."""
@@ -61,6 +63,7 @@ class Steps:
         self._stop = self.experiment.resolved.stop_step
         # Of the newest step: what it measured is fetched once the next is under way.
         self._pending: tuple[int, Metrics, bool] | None = None
+        self._skipped_in_a_row = 0
         self._waiting = Stopwatch()
         # Several processes stop at a step they agree on: each must come to it.
         self._is_alone = jax.process_count() == 1
@@ -75,7 +78,8 @@ class Steps:
             The last step, which is saved.
 
         Raises:
-            FloatingPointError: If loss, gradient norm or a weight is not finite.
+            FloatingPointError: If loss, gradient norm or a weight is not finite, and
+                such updates are not left out or too many in a row.
             Exception: What else ended it; if one process trains, its step is saved.
         """
         try:
@@ -142,17 +146,33 @@ class Steps:
             return
         step, metrics, log = self._pending
         self._pending = None
-        wanted = metrics if log else {k: metrics[k] for k in ("loss", GRAD_NORM.name)}
+        always = metrics.keys() & {"loss", GRAD_NORM.name, SKIPPED.name}
+        wanted = metrics if log else {k: metrics[k] for k in always}
         values = {name: float(x) for name, x in jax.device_get(wanted).items()}
-        loss, norm = values["loss"], values[GRAD_NORM.name]
-        if not np.isfinite([loss, norm]).all():
-            raise FloatingPointError(
-                f"training has diverged: loss {loss}, gradient norm {norm} at step "
-                f"{step}. {ADVICE}"
-            )
+        self._check(step, values)
         self.progress.update(step, values)
         if log:
             values[DATA_WAIT_FRAC.name] = self._waiting.fraction()
             if self.progress.images_per_s is not None:  # unknown before the second step
                 values[IMAGES_PER_S.name] = self.progress.images_per_s
             self.write(step, values)
+
+    def _check(self, step: int, values: dict[str, float]) -> None:
+        """Counts an update that was left out; raises where that is no longer enough."""
+        loss, norm = values["loss"], values[GRAD_NORM.name]
+        seen = f"loss {loss}, gradient norm {norm} at step {step}"
+        if SKIPPED.name not in values:
+            if not np.isfinite([loss, norm]).all():
+                raise FloatingPointError(f"training has diverged: {seen}.")
+            return
+        is_skipped = bool(values[SKIPPED.name])
+        self.num_skipped += is_skipped
+        values[SKIPPED.name] = self.num_skipped
+        self._skipped_in_a_row = is_skipped * (self._skipped_in_a_row + 1)
+        if is_skipped:
+            _logger.warning("The update of step %d is left out: %s.", step, seen)
+        if self._skipped_in_a_row >= self.experiment.divergence.max_skipped:
+            raise FloatingPointError(
+                f"training has diverged: {self._skipped_in_a_row} updates in a row "
+                f"were not finite and left out, the last with {seen}."
+            )
