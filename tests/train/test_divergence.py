@@ -31,6 +31,7 @@ def seeds(monkeypatch):
 @pytest.fixture
 def losses_are(monkeypatch):
     """Sets what the steps give as losses; they change nothing else."""
+
     def given(*losses, skipped=None):
         left = iter(losses)
 
