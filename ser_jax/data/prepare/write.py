@@ -21,6 +21,8 @@ from array_record.python import array_record_module
 from etils import epath
 from PIL import Image
 
+from ser_jax.data.fingerprint import write_fingerprint
+
 SHARD_BYTES = 256 * 2**20
 # Each shard in the making is an open file; the usual limit is 1024.
 MAX_SHARDS = 900
@@ -83,7 +85,7 @@ def write_splits(
     features: tfds.features.FeaturesDict,
     splits: Mapping[str, Split],
 ) -> None:
-    """Writes all shards and the TFDS metadata.
+    """Writes all shards, the TFDS metadata and the fingerprint of the content.
 
     Args:
         directory: Where to write; see `staged`.
@@ -95,7 +97,7 @@ def write_splits(
     Raises:
         ValueError: If a split has no examples.
     """
-    infos = []
+    infos, digests = [], {}
     for split_name, split in splits.items():
         template = tfds.core.ShardedFileTemplate(
             data_dir=directory,
@@ -103,7 +105,8 @@ def write_splits(
             split=split_name,
             filetype_suffix="array_record",
         )
-        infos.append(_write_split(template, features, split))
+        info, digests[split_name] = _write_split(template, features, split)
+        infos.append(info)
     tfds.folder_dataset.write_metadata(
         data_dir=directory,
         features=features,
@@ -111,14 +114,18 @@ def write_splits(
         split_infos=infos,
         check_data=False,  # TFDS would check with TensorFlow
     )
+    write_fingerprint(directory, digests)
 
 
 def _write_split(
     template: tfds.core.ShardedFileTemplate,
     features: tfds.features.FeaturesDict,
     split: Split,
-) -> tfds.core.SplitInfo:
-    """Deals the examples into buckets by hash, then turns each into a sorted shard."""
+) -> tuple[tfds.core.SplitInfo, str]:
+    """Deals the examples into buckets by hash, then turns each into a sorted shard.
+
+    Returns what TFDS notes of the split, and the digest of its content.
+    """
     num_buckets = min(MAX_SHARDS, 1 + split.num_bytes // SHARD_BYTES)
     num_bytes = 0
     with contextlib.ExitStack() as stack:
@@ -127,29 +134,45 @@ def _write_split(
             for _ in range(num_buckets)
         ]
         for key, example in split.examples:
-            digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
-            order = int.from_bytes(digest)
+            key_hash = hashlib.blake2b(key.encode(), digest_size=8).digest()
+            order = int.from_bytes(key_hash)
             record = features.serialize_example(example)
             num_bytes += len(record)
-            pickle.dump((order, record), buckets[order % num_buckets])
+            content = _content(features, example)
+            pickle.dump((order, content, record), buckets[order % num_buckets])
         buckets = [bucket for bucket in buckets if bucket.tell()]
         if not buckets:
             raise ValueError(f"split {template.split!r} has no examples to write")
-        shard_lengths = []
+        shard_lengths, digest = [], hashlib.sha256()
         for index, bucket in enumerate(buckets):
             path = template.sharded_filepath(shard_index=index, num_shards=len(buckets))
-            shard_lengths.append(_write_shard(path, bucket))
+            shard_lengths.append(_write_shard(path, bucket, digest))
             bucket.close()  # frees its space on disk
-    return tfds.core.SplitInfo(
+    info = tfds.core.SplitInfo(
         name=template.split,
         shard_lengths=shard_lengths,
         num_bytes=num_bytes,
         filename_template=template,
     )
+    return info, digest.hexdigest()
 
 
-def _write_shard(path: os.PathLike[str], bucket: Any) -> int:
-    """Writes one ArrayRecord file; returns the number of records."""
+def _content(features: tfds.features.FeaturesDict, example: dict[str, Any]) -> bytes:
+    """Digest of one example's encoded image and labels."""
+    digest = hashlib.sha256(example["image"])
+    for name in sorted(example):
+        if isinstance(features[name], tfds.features.ClassLabel):
+            digest.update(
+                f"{name}={features[name].encode_example(example[name])}".encode()
+            )
+    return digest.digest()
+
+
+def _write_shard(path: os.PathLike[str], bucket: Any, digest: Any) -> int:
+    """Writes one ArrayRecord file; the contents enter the digest, in their order.
+
+    Returns the number of records.
+    """
     end = bucket.tell()
     bucket.seek(0)
     records = []
@@ -159,7 +182,8 @@ def _write_shard(path: os.PathLike[str], bucket: Any) -> int:
     writer = array_record_module.ArrayRecordWriter(
         os.fspath(path), "group_size:1,uncompressed"
     )
-    for _, record in sorted(records):
+    for _, content, record in sorted(records):
+        digest.update(content)
         writer.write(record)
     writer.close()
     return len(records)
