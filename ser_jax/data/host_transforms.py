@@ -1,61 +1,19 @@
-"""What the host does to an image: decode it once, crop, resize, flip; uint8 out."""
+"""What the host does to a decoded image: crop, resize, flip; uint8 out."""
 
 import dataclasses
-import io
 import math
 from typing import Any
 
 import cv2
 import grain
 import numpy as np
-import simplejpeg
 from PIL import Image
 
 from ser_jax.data.crops import CropSpec
+from ser_jax.data.decode import decode_image
 
 # The loader's threads fill the cores already; OpenCV's own pool would fight them.
 cv2.setNumThreads(0)
-
-
-class UnreadableImageError(ValueError):
-    """The bytes hold no image that can be decoded."""
-
-
-def decode_image(data: bytes) -> np.ndarray:
-    """The image as RGB.
-
-    Grey is repeated over the channels, a palette looked up, CMYK converted, alpha
-    dropped, 16-bit grey reduced to 8. EXIF rotation is not applied: neither torchvision
-    nor TFDS does.
-
-    Args:
-        data: An encoded image: JPEG, PNG, WebP or anything else Pillow reads.
-
-    Returns:
-        Pixels, `[h, w, 3]`, uint8.
-
-    Raises:
-        UnreadableImageError: If the bytes cannot be decoded in full.
-    """
-    if simplejpeg.is_jpeg(data):
-        try:
-            return simplejpeg.decode_jpeg(data, colorspace="RGB")
-        except ValueError:
-            # It refuses what libjpeg only warns about (stray bytes between markers, as
-            # in a few ImageNet files); Pillow reads those and has the last word.
-            pass
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip
-                grey = (np.asarray(image) >> 8).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=-1)
-            if "transparency" in image.info:
-                return np.asarray(image.convert("RGBA"))[..., :3].copy()
-            return np.asarray(image.convert("RGB"))
-    except Exception as error:  # on broken bytes a codec may raise anything
-        reason = str(error) if data else "the file is empty"
-        raise UnreadableImageError(reason) from error
 
 
 def sample_box(
@@ -205,16 +163,23 @@ class RandomCrops(grain.transforms.RandomMap):
         }
 
 
+_MOST_ASPECT = 16
+
+
 def resize_short_side(image: np.ndarray, short_px: int) -> np.ndarray:
-    """The whole picture with its short side at `short_px`, by Pillow's bicubic.
+    """The picture with its short side at `short_px`, by Pillow's bicubic.
 
     Args:
         image: `[h, w, 3]`, uint8.
         short_px: Pixels of the short side.
 
     Returns:
-        The same, the long side in proportion, rounded down.
+        The same, the long side in proportion, rounded down; of a strip its middle, 16
+        times as long as wide, as the whole of one enlarged would fill the memory.
     """
+    longest = _MOST_ASPECT * min(image.shape[:2])
+    top, left = (max(0, side - longest) // 2 for side in image.shape[:2])
+    image = np.ascontiguousarray(image[top : top + longest, left : left + longest])
     height, width = image.shape[:2]
     short = min(height, width)
     size = (short_px * width // short, short_px * height // short)

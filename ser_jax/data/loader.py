@@ -13,7 +13,7 @@ import grain
 import numpy as np
 
 from ser_jax.data.crops import Batch
-from ser_jax.data.host_transforms import UnreadableImageError
+from ser_jax.data.decode import UnreadableImageError
 from ser_jax.data.sources import Source
 from ser_jax.data.watched import Watched, live_with_parent
 

@@ -30,57 +30,6 @@ def example(data, **fields):
     return {"image": data, "label": 3, "index": 7, **fields}
 
 
-@pytest.mark.parametrize(
-    ("data", "tolerance"),
-    [
-        (PNG, 0),
-        (encode(Image.fromarray(RGB), "WEBP", lossless=True), 0),
-        (encode(Image.fromarray(np.dstack([RGB, RGB[..., :1]])), "PNG"), 0),
-        (JPEG, 4),
-        (encode(Image.fromarray(RGB).convert("CMYK"), "JPEG", quality=95), 6),
-    ],
-    ids=["png", "webp", "alpha", "jpeg", "cmyk"],
-)
-def test_decodes_colour_as_rgb(data, tolerance):
-    """Red if the channels are swapped or CMYK is passed through as it is."""
-    decoded = ht.decode_image(data)
-    assert decoded.shape == (30, 40, 3) and decoded.dtype == np.uint8
-    assert np.abs(decoded.astype(int) - RGB).max() <= tolerance
-
-
-def test_decodes_grey_palette_and_16_bit():
-    """Red if 16-bit grey is clipped (all white) or a channel is missing."""
-    grey = RGB[..., 0]
-    as_rgb = np.repeat(grey[..., None], 3, axis=-1)
-    deep = Image.fromarray(grey.astype(np.uint16) * 257)
-    np.testing.assert_array_equal(ht.decode_image(encode(deep, "PNG")), as_rgb)
-    np.testing.assert_array_equal(
-        ht.decode_image(encode(Image.fromarray(grey), "PNG")), as_rgb
-    )
-    jpeg = ht.decode_image(encode(Image.fromarray(grey), "JPEG", quality=95))
-    assert np.abs(jpeg.astype(int) - as_rgb).max() <= 4
-    palette = Image.fromarray(RGB).quantize(16)
-    expected = np.asarray(palette.convert("RGB"))
-    for options in ({}, {"transparency": bytes(range(16))}):
-        decoded = ht.decode_image(encode(palette, "PNG", **options))
-        np.testing.assert_array_equal(decoded, expected)
-
-
-def test_jpeg_with_stray_bytes_is_read():
-    """Red without the second try: libjpeg warns, simplejpeg refuses."""
-    marker = JPEG.index(b"\xff\xdb")
-    stray = JPEG[:marker] + b"\x00\x00" + JPEG[marker:]
-    np.testing.assert_array_equal(ht.decode_image(stray), ht.decode_image(JPEG))
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"not an image", JPEG[: len(JPEG) // 2], PNG[: len(PNG) // 2]]
-)
-def test_undecodable_bytes_raise_with_a_reason(data):
-    with pytest.raises(ht.UnreadableImageError, match="."):
-        ht.decode_image(data)
-
-
 def test_boxes_follow_the_rule():
     """Uniform area, log-uniform ratio, uniform place; red if ratio is inverted."""
     spec = CropSpec("a", 8, scale=(0.2, 0.4), ratio=(1.0, 2.0))
@@ -172,8 +121,8 @@ def test_flip_probability_bounds():
 
 def test_several_crops_from_one_decode(monkeypatch):
     calls = []
-    decode = ht.decode_image
-    monkeypatch.setattr(ht, "decode_image", lambda d: calls.append(1) or decode(d))
+    whole = ht.decode_image
+    monkeypatch.setattr(ht, "decode_image", lambda d: calls.append(1) or whole(d))
     transform = ht.RandomCrops(tuple(CropSpec(f"{i}", 8) for i in range(4)))
     out = transform.random_map(example(JPEG), np.random.default_rng(0))
     assert len(out["crops"]) == 4 and len(calls) == 1
@@ -211,6 +160,32 @@ def test_centre_crop(turn):
     np.testing.assert_array_equal(out["image"], expected)
     assert (out["label"], out["index"]) == (3, 7)
     assert out["label"].dtype == out["index"].dtype == np.int64
+
+
+@pytest.mark.parametrize("size", [(1, 60000), (60000, 1), (2, 9000)])
+def test_strips_are_cut_before_they_are_enlarged(size, monkeypatch):
+    """Red if the whole strip is enlarged: 60000 x 1 to 256 px would take 12 GB."""
+    sizes = []
+    resize = Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image,
+        "resize",
+        lambda self, to, *rest: sizes.append(to) or resize(self, to, *rest),
+    )
+    image = np.zeros((*size, 3), np.uint8)
+    image[size[0] // 2, size[1] // 2] = 255
+    data = encode(Image.fromarray(image), "PNG")
+    out = ht.CentreCrop(size_px=24, resize_px=32).map(example(data))["image"]
+    assert out.shape == (24, 24, 3) and out.max() > 200  # its middle
+    assert max(max(to) for to in sizes) <= 16 * 32
+    for resample in ("cv2", "pil", "bilinear"):
+        for pair_seed in (None, 0):
+            spec = CropSpec("a", 8, resample=resample)
+            transform = ht.RandomCrops((spec,), pair_seed)
+            drawn = transform.random_map(
+                example(data, position=0), np.random.default_rng(0)
+            )
+            assert drawn["crops"]["a"].shape == (8, 8, 3)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from ser_jax.data import sources
-from ser_jax.data.host_transforms import decode_image
+from ser_jax.data.decode import decode_image
 from ser_jax.data.prepare import write
 
 

@@ -22,6 +22,14 @@ def encode(image, file_format="JPEG", **options):
     return buffer.getvalue()
 
 
+def bomb_jpeg(width, height):
+    """A JPEG whose header tells that size; small on disk."""
+    data = bytearray(encode(np.zeros((8, 8), np.uint8)))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = height.to_bytes(2) + width.to_bytes(2)
+    return bytes(data)
+
+
 def fill(folder, files):
     for path, data in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

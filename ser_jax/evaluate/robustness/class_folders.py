@@ -8,7 +8,7 @@ from typing import Any
 import grain
 from etils import epath
 
-from ser_jax.data.host_transforms import UnreadableImageError
+from ser_jax.data.decode import UnreadableImageError
 from ser_jax.data.sources import Source
 
 

@@ -12,11 +12,8 @@ import grain
 import numpy as np
 from etils import epath
 
-from ser_jax.data.host_transforms import (
-    UnreadableImageError,
-    decode_image,
-    resize_short_side,
-)
+from ser_jax.data.decode import UnreadableImageError, decode_image
+from ser_jax.data.host_transforms import resize_short_side
 from ser_jax.data.sources import Source
 from ser_jax.evaluate.robustness.class_folders import list_files
 from ser_jax.evaluate.robustness.frames import RESIZE_PX, num_frames, perturbed_frame

@@ -12,7 +12,7 @@ from helpers.prepare_files import encode, fill, picture, read, run, visible
 from PIL import Image
 
 from ser_jax.data import sources
-from ser_jax.data.host_transforms import decode_image
+from ser_jax.data.decode import decode_image
 from ser_jax.data.prepare import prepare
 from ser_jax.data.prepare.image_set import PrepareError
 
