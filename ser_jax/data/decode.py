@@ -38,6 +38,7 @@ class Header(NamedTuple):
         mode: Pillow's name of the pixels: "RGB", "P", "I;16".
         orientation: EXIF's, 1 to 8; 1 is upright.
         has_alpha: It has alpha or a transparent colour.
+        has_16_bits: A channel has.
         has_more_frames: It moves or has pages.
         factor: By what its sides are divided in decoding: 1, 2 or 4.
     """
@@ -46,6 +47,7 @@ class Header(NamedTuple):
     mode: str
     orientation: int
     has_alpha: bool
+    has_16_bits: bool
     has_more_frames: bool
     factor: int
 
@@ -107,6 +109,7 @@ def read_header(data: bytes) -> Header:
                 image.mode,
                 turn,
                 image.mode.endswith(("A", "a")) or "transparency" in image.info,
+                _has_16_bits(image, data),
                 getattr(image, "is_animated", False),
                 factor,
             )
@@ -175,6 +178,12 @@ def _pixels(image: Image.Image) -> np.ndarray:
     if "transparency" in image.info or image.mode in ("RGBa", "La"):
         return np.asarray(image.convert("RGBA"))[..., :3].copy()
     return np.asarray(image.convert("RGB"))
+
+
+def _has_16_bits(image: Image.Image, data: bytes) -> bool:
+    if image.format == "PNG":
+        return data[24] == 16  # where each PNG has it; Pillow does not tell for colour
+    return image.mode.startswith("I")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -5,11 +5,13 @@ python -m ser_jax.data.prepare --imagenet_train_tar=ILSVRC2012_img_train.tar \
     --imagenet_val_tar=ILSVRC2012_img_val.tar
 python -m ser_jax.data.prepare --cifar_archive=cifar-10-python.tar.gz
 
-Every image is decoded once; those that cannot be are left out and listed in
+What was understood of the source is printed first; with `--dry_run` that is all. Every
+image is decoded once; those that cannot be are left out and listed in
 `<data_dir>/<name>.unreadable.txt`. The data set appears when it is complete: a run that
 was interrupted leaves none, and is simply run again.
 """
 
+import io
 import signal
 import sys
 from typing import Any, NoReturn
@@ -30,10 +32,14 @@ def _define_flags() -> None:
     flags.DEFINE_float(
         "max_bad_frac",
         0.0,
-        "Share of unreadable images to leave out and go on.",
+        "Share of images to go on without: unreadable, or beside the layout.",
         lower_bound=0.0,
         upper_bound=1.0,
     )
+    flags.DEFINE_bool(
+        "exif_orientation", True, "Turn the pictures of --folder as EXIF says."
+    )
+    flags.DEFINE_bool("dry_run", False, "Say what is understood, and write nothing.")
 
 
 def _terminate(signum: int, frame: Any) -> NoReturn:
@@ -44,6 +50,8 @@ def main(argv: list[str]) -> None:
     """Prepares what the flags ask for; one line on stderr for a mistake."""
     if argv[1:]:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; every option is a flag")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names of classes
     signal.signal(signal.SIGTERM, _terminate)  # by default it would skip the clean-up
     values = flags.FLAGS
     try:
@@ -53,9 +61,15 @@ def main(argv: list[str]) -> None:
             imagenet_train_tar=values.imagenet_train_tar,
             imagenet_val_tar=values.imagenet_val_tar,
             cifar_archive=values.cifar_archive,
+            exif_orientation=values.exif_orientation,
         )
+        splits = ", ".join(images.splits)
+        about = f"{images.name} {images.version}, splits {splits}"
+        print(images.understood or about, flush=True)
+        if values.dry_run:
+            return
         prepare(images, values.data_dir, values.max_bad_frac)
-    except (PrepareError, OSError) as error:
+    except (PrepareError, OSError, ValueError) as error:
         sys.exit(f"prepare: {error}")
     except KeyboardInterrupt:
         sys.exit("prepare: interrupted; no data set was written")

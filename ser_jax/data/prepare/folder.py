@@ -1,34 +1,35 @@
 """Any folder of images as a data set."""
 
+import collections
+import functools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import tensorflow_datasets as tfds
 from etils import epath
 
+from ser_jax.data.prepare import stl10
 from ser_jax.data.prepare.image_set import ImageSet, ImageSplit, Item, PrepareError
+from ser_jax.data.prepare.layout import Layout, read_layout
+from ser_jax.data.prepare.scan import SUFFIXES, Found, as_text, read_picture, scan
+from ser_jax.storage.tables import table
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-_SPLIT_FOLDERS = {"train", "test", "val", "validation"}
+_MOST_CLASSES, _MOST_NAMES = 20, 3
 
 
-def read_folder(folder: epath.Path, name: str) -> ImageSet:
-    """The JPEG, PNG and WebP files under a folder, however deep.
-
-    If they all lie in sub-folders `train`, `test`, `val` or `validation`, those are the
-    splits; otherwise there is one, `train`. If in a split they all lie one level deep
-    (`<class>/<file>`), those sub-folders are the classes; splits without classes get
-    label -1, and if none has classes there is no feature `label`. Links are followed;
-    hidden files and folders are not.
+def read_folder(folder: epath.Path, name: str, upright: bool = True) -> ImageSet:
+    """The pictures under a folder, however deep, with the splits and classes it has.
 
     Args:
-        folder: Where to look.
+        folder: Where to look: see `scan` for what is read, `read_layout` for how it is
+            meant. Without a picture, STL-10's binary files are looked for.
         name: TFDS name to give: lower-case letters, digits and underscores.
+        upright: Turn pictures as their EXIF orientation says.
 
     Returns:
         The data set: features `image`, `file_name` (relative to the folder, with "/")
-        and perhaps `label`.
+        and, if a split has classes, `label`, -1 in splits without.
 
     Raises:
         PrepareError: If there is no such folder, no image in it, or the name is not one
@@ -41,53 +42,120 @@ def read_folder(folder: epath.Path, name: str) -> ImageSet:
         )
     if not folder.is_dir():
         raise PrepareError(f"there is no folder {folder}; check --folder")
-    paths = list(_find_images(folder))
-    if not paths:
+    root = os.fspath(folder)
+    found = scan(root)
+    title = f"{as_text(root)} as {name}:"
+    binary = stl10.find_stl10(found.others) if not found.pictures else None
+    if binary is not None:
+        splits = stl10.read_stl10(os.path.join(root, binary))
+        return ImageSet(
+            name,
+            "1.0.0",
+            _features(stl10.CLASSES),
+            splits,
+            understood=f"{title} STL-10's binary files, splits {', '.join(splits)}",
+        )
+    layout = read_layout(found, functools.partial(_read_text, root))
+    layout.splits = {split: labels for split, labels in layout.splits.items() if labels}
+    if not layout.splits:
+        lost = "".join(f"; {as_text(o.path)}: {o.why}" for o in layout.left_out[:3])
         raise PrepareError(
             f"no images under {folder}; looked for files ending in "
-            f"{', '.join(_SUFFIXES)}"
+            f"{', '.join(sorted(SUFFIXES))}{lost}"
         )
-    has_splits = all(p.parts[0] in _SPLIT_FOLDERS and p.parts[1:] for p in paths)
-    num_parents = 1 if has_splits else 0
-    by_split: dict[str, list[epath.Path]] = {}
-    for path in paths:
-        split = path.parts[0] if has_splits else "train"
-        by_split.setdefault(split, []).append(path)
-    labelled = {
-        split
-        for split, members in by_split.items()
-        if all(len(path.parts) == num_parents + 2 for path in members)
+    classes = layout.classes()
+    return ImageSet(
+        name,
+        "1.0.0",
+        _features(classes),
+        {
+            split: ImageSplit(
+                _items(root, labels, bool(classes)),
+                sum(found.pictures[path] for path in labels),
+            )
+            for split, labels in layout.splits.items()
+        },
+        understood=f"{title}\n\n{describe(layout, found)}",
+        lost=[f"{as_text(o.path)}\t{o.why}" for o in layout.left_out if o.is_lost],
+        upright=upright,
+    )
+
+
+def describe(layout: Layout, found: Found) -> str:
+    """What was understood of a folder, as tables.
+
+    Args:
+        layout: How it is meant.
+        found: What there is.
+
+    Returns:
+        Splits, pictures a class, what is left out and why, remarks.
+    """
+    counts = {
+        split: collections.Counter(labels.values())
+        for split, labels in layout.splits.items()
     }
-    classes = sorted({p.parent.name for s in labelled for p in by_split[s]})
+    rows = [["split", "pictures", "classes", "MB"]]
+    for split, labels in layout.splits.items():
+        num_bytes = sum(found.pictures[path] for path in labels)
+        num_classes = sum(label is not None for label in counts[split])
+        rows.append(
+            [
+                split,
+                f"{len(labels)}",
+                f"{num_classes or 'none'}",
+                f"{num_bytes / 1e6:.1f}",
+            ]
+        )
+    parts = [table(rows)]
+    if classes := layout.classes():
+        rows = [["class", *counts]]
+        for name in classes[:_MOST_CLASSES]:
+            rows.append([name, *(f"{of[name]}" for of in counts.values())])
+        parts.append(table(rows))
+        if rest := classes[_MOST_CLASSES:]:
+            sizes = [sum(of[name] for of in counts.values()) for name in rest]
+            parts.append(
+                f"and {len(rest)} more classes of {min(sizes)} to {max(sizes)} pictures"
+            )
+    if layout.left_out:
+        parts.append(_left_out(layout))
+    return "\n\n".join([*parts, *layout.remarks])
+
+
+def _left_out(layout: Layout) -> str:
+    groups = collections.defaultdict(list)
+    for path, why, is_lost in layout.left_out:
+        groups[not is_lost, why].append(as_text(path))
+    rows = [["left out", "number", "counts as unreadable", "which"]]
+    for (is_harmless, why), paths in sorted(groups.items()):
+        names = ", ".join(paths[:_MOST_NAMES])
+        more = ", ..." if len(paths) > _MOST_NAMES else ""
+        rows.append(
+            [why, f"{len(paths)}", "no" if is_harmless else "yes", names + more]
+        )
+    return table(rows)
+
+
+def _features(classes: tuple[str, ...] | list[str]) -> tfds.features.FeaturesDict:
     features = {"image": tfds.features.Image(), "file_name": tfds.features.Text()}
     if classes:
-        features["label"] = tfds.features.ClassLabel(names=classes)
-    splits = {
-        split: ImageSplit(
-            _items(folder, members, bool(classes), split in labelled),
-            sum((folder / path).stat().length for path in members),
-        )
-        for split, members in by_split.items()
-    }
-    return ImageSet(name, "1.0.0", tfds.features.FeaturesDict(features), splits)
+        features["label"] = tfds.features.ClassLabel(names=list(classes))
+    return tfds.features.FeaturesDict(features)
 
 
-def _find_images(folder: epath.Path) -> Iterator[epath.Path]:
-    """Paths relative to the folder, in a fixed order."""
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for file in sorted(files):
-            if file.lower().endswith(_SUFFIXES) and not file.startswith("."):
-                yield (epath.Path(parent) / file).relative_to(folder)
+def _read_text(root: str, path: str) -> str:
+    with open(os.path.join(root, path), errors="replace") as file:
+        return file.read()
 
 
 def _items(
-    folder: epath.Path, paths: list[epath.Path], has_label: bool, is_labelled: bool
+    root: str, labels: Mapping[str, str | None], has_label: bool
 ) -> Iterator[Item]:
-    for count, path in enumerate(paths, start=1):
-        # A name that is not UTF-8 must not stop the run: TFDS stores UTF-8.
-        file_name = os.fsencode(path.as_posix()).decode(errors="backslashreplace")
+    for count, (path, label) in enumerate(labels.items(), start=1):
+        file_name = as_text(path)
         fields: dict[str, str | int] = {"file_name": file_name}
         if has_label:
-            fields["label"] = path.parent.name if is_labelled else -1
-        yield Item(file_name, (folder / path).read_bytes, fields, count / len(paths))
+            fields["label"] = -1 if label is None else label
+        load = functools.partial(read_picture, os.path.join(root, path))
+        yield Item(file_name, load, fields, count / len(labels))

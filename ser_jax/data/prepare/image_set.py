@@ -49,9 +49,16 @@ class ImageSet:
         version: TFDS version, "x.y.z".
         features: TFDS features: `image` and one per field of the items.
         splits: Split name -> images.
+        understood: What was understood of the source, to be shown first.
+        lost: Files of the source that are left out though they may be pictures: path,
+            tab, reason.
+        upright: Whether pictures are turned as their EXIF orientation says.
     """
 
     name: str
     version: str
     features: tfds.features.FeaturesDict
     splits: dict[str, ImageSplit]
+    understood: str = ""
+    lost: list[str] = dataclasses.field(default_factory=list)
+    upright: bool = False

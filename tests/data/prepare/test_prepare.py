@@ -13,7 +13,7 @@ from PIL import Image
 
 from ser_jax.data import sources
 from ser_jax.data.decode import decode_image
-from ser_jax.data.prepare import prepare
+from ser_jax.data.prepare import audit, prepare
 from ser_jax.data.prepare.image_set import PrepareError
 
 
@@ -48,9 +48,7 @@ def test_split_folders_become_splits(tmp_path):
     }
 
 
-@pytest.mark.parametrize(
-    "names", [["1.jpg", "2.jpg"], ["a/1.jpg", "a/deep/2.jpg"], ["a/1.jpg", "2.jpg"]]
-)
+@pytest.mark.parametrize("names", [["1.jpg", "2.jpg"], ["a/1.jpg", "2.jpg"]])
 def test_other_layouts_are_one_unlabelled_split(tmp_path, names):
     folder = fill(tmp_path / "in", {name: encode(picture()) for name in names})
     run(tmp_path / "out", folder=str(folder), name="flat")
@@ -145,7 +143,7 @@ def test_interrupted_run_leaves_nothing_and_runs_again(tmp_path, monkeypatch):
 
 
 def test_progress_has_count_rate_and_eta(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(prepare, "_LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(audit, "_LINE_EVERY_S", 0.0)
     folder = fill(tmp_path / "in", {f"{i}.jpg": encode(picture()) for i in range(4)})
     run(tmp_path / "out", folder=str(folder), name="some")
     lines = capsys.readouterr().err.splitlines()
@@ -190,10 +188,10 @@ def test_command_says_a_mistake_in_one_line():
 
 @pytest.mark.slow
 def test_terminated_command_cleans_up(tmp_path):
-    """SIGTERM while it reads from a pipe; red without the handler."""
-    folder = fill(tmp_path / "in", {"1.jpg": encode(picture())})
-    os.mkfifo(folder / "2.jpg")
-    pipe = os.open(folder / "2.jpg", os.O_RDWR)
+    """SIGTERM while it decodes; red without the handler."""
+    folder = fill(tmp_path / "in", {"0.jpg": encode(picture(1000, 1000))})
+    for i in range(1, 2000):
+        os.link(folder / "0.jpg", folder / f"{i}.jpg")
     out = tmp_path / "out"
     with subprocess.Popen(
         command(f"--folder={folder}", "--name=a", f"--data_dir={out}"),
@@ -203,8 +201,6 @@ def test_terminated_command_cleans_up(tmp_path):
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
-        os.close(pipe)  # the thread that reads it must end before the process can
         _, stderr = process.communicate(timeout=30)
     assert process.returncode == 1 and b"stopped by signal 15" in stderr
     assert visible(out) == []
