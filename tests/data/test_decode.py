@@ -146,8 +146,10 @@ def test_an_orientation_that_is_none_is_upright(value):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_broken_exif_is_upright():
-    data = encode(Image.fromarray(RGB), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"II*\0\xff\xff\xff\xff", b"no TIFF"])
+def test_broken_exif_is_upright(file_format, exif):
+    data = encode(Image.fromarray(RGB), file_format, exif=b"Exif\0\0" + exif)
     assert decode.read_header(data).orientation == 1
 
 

@@ -8,7 +8,8 @@ import tensorflow_datasets as tfds
 
 from ser_jax.data import loader, sources
 from ser_jax.data.crops import CropSpec
-from ser_jax.data.host_transforms import CentreCrop, RandomCrops, UnreadableImageError
+from ser_jax.data.decode import UnreadableImageError
+from ser_jax.data.host_transforms import CentreCrop, RandomCrops
 from ser_jax.data.prepare import write
 
 CROPS = RandomCrops((CropSpec("a", 8), CropSpec("b", 4, scale=(0.05, 0.3))))

@@ -120,6 +120,12 @@ def describe(layout: Layout, found: Found) -> str:
             )
     if layout.left_out:
         parts.append(_left_out(layout))
+    if num_lost := sum(left.is_lost for left in layout.left_out):
+        num_files = num_lost + sum(map(len, layout.splits.values()))
+        parts.append(
+            f"{num_lost} of {num_files} count as unreadable, a share of "
+            f"{num_lost / num_files:.3g}; --max_bad_frac says how large it may be"
+        )
     return "\n\n".join([*parts, *layout.remarks])
 
 
