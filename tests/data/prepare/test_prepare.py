@@ -4,16 +4,17 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from helpers.prepare_files import encode, fill, picture, read, run, visible
-from PIL import Image
+from PIL import ExifTags, Image
 
 from ser_jax.data import sources
 from ser_jax.data.decode import decode_image
-from ser_jax.data.prepare import audit, prepare
+from ser_jax.data.prepare import __main__, audit, prepare
 from ser_jax.data.prepare.image_set import PrepareError
 
 
@@ -102,6 +103,67 @@ def test_unreadable_files_are_reported_and_counted(tmp_path, capsys):
     report = (out / "some.unreadable.txt").read_text()
     assert report.startswith("train: cut.jpg\t") and report.count("\n") == 1
     assert visible(out) == ["some", "some.unreadable.txt"]
+
+
+def test_what_has_no_place_counts_before_anything_is_decoded(tmp_path, capsys):
+    """Red if a stray picture costs the classes, or is left out without a word."""
+    files = {f"{c}/{i}.jpg": encode(picture()) for c in ("cat", "dog") for i in "123"}
+    folder = fill(tmp_path / "in", files | {"overview.png": encode(picture(), "PNG")})
+    options = {"folder": str(folder), "name": "some"}
+    out = tmp_path / "out"
+    with pytest.raises(PrepareError, match="1 files are left out.*max_bad_frac=0 "):
+        run(out, **options)
+    assert "unreadable: overview.png\tbeside the class" in capsys.readouterr().err
+    assert visible(out) == ["some.unreadable.txt"]
+    with pytest.raises(PrepareError, match="1 of 7 images.*max_bad_frac=0.1 "):
+        run(out, max_bad_frac=0.1, **options)
+    run(out, max_bad_frac=0.15, **options)
+    labels = {file: label for file, (_, label) in read("some", "train", out).items()}
+    assert labels == {name: int(name.startswith("dog")) for name in files}
+
+
+def test_the_pictures_of_a_folder_are_turned_unless_told_otherwise(tmp_path, capsys):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 8
+    data = encode(picture(10, 12), exif=exif)
+    folder = fill(tmp_path / "in", {"1.jpg": data})
+    for name, turned in [("turned", True), ("as_it_is", False)]:
+        options = {"folder": str(folder), "name": name, "exif_orientation": turned}
+        run(tmp_path / "out", **options)
+        ((stored, _),) = read(name, "train", tmp_path / "out").values()
+        expected = np.rot90(decode_image(data)) if turned else decode_image(data)
+        np.testing.assert_array_equal(decode_image(stored), expected)
+        word = "1 turned" if turned else "1 not turned"
+        assert f"{word} as EXIF says" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_is_understood_is_said_first(tmp_path, monkeypatch, capsys, dry_run):
+    """Red if a dry run writes, or names that are not UTF-8 stop it."""
+    files = {
+        b"train/caf\xe9/1.jpg": encode(picture()),
+        b"val/dog/2.jpg": encode(picture()),
+        b"val/list.csv": b"a",
+    }
+    folder = fill(tmp_path / "in", {os.fsdecode(p): data for p, data in files.items()})
+    values = types.SimpleNamespace(
+        folder=str(folder),
+        name="pets",
+        imagenet_train_tar=None,
+        imagenet_val_tar=None,
+        cifar_archive=None,
+        data_dir=str(tmp_path / "out"),
+        max_bad_frac=0.0,
+        exif_orientation=True,
+        dry_run=dry_run,
+    )
+    monkeypatch.setattr(__main__.flags, "FLAGS", values)
+    monkeypatch.setattr(__main__.signal, "signal", lambda *_: None)
+    __main__.main(["prepare"])
+    said = capsys.readouterr().out
+    for row in (r"| caf\xe9 | ", "| train | ", "| val   | ", "val/list.csv"):
+        assert row in said
+    assert (tmp_path / "out").exists() != dry_run
 
 
 def test_a_split_without_a_readable_image_fails(tmp_path):
