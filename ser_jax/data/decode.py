@@ -199,4 +199,4 @@ def _reason(error: Exception, data: bytes) -> str:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return f"by its first bytes none of {', '.join(_FORMATS)}"
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -76,6 +76,7 @@ def read_folder(folder: epath.Path, name: str, upright: bool = True) -> ImageSet
             for split, labels in layout.splits.items()
         },
         understood=f"{title}\n\n{describe(layout, found)}",
+        num_found=sum(map(len, layout.splits.values())),
         lost=[f"{as_text(o.path)}\t{o.why}" for o in layout.left_out if o.is_lost],
         upright=upright,
     )

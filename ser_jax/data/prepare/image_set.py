@@ -50,6 +50,7 @@ class ImageSet:
         features: TFDS features: `image` and one per field of the items.
         splits: Split name -> images.
         understood: What was understood of the source, to be shown first.
+        num_found: Images of all splits, where that is known before they are read.
         lost: Files of the source that are left out though they may be pictures: path,
             tab, reason.
         upright: Whether pictures are turned as their EXIF orientation says.
@@ -60,5 +61,6 @@ class ImageSet:
     features: tfds.features.FeaturesDict
     splits: dict[str, ImageSplit]
     understood: str = ""
+    num_found: int = 0
     lost: list[str] = dataclasses.field(default_factory=list)
     upright: bool = False

@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from ser_jax.data.prepare.image_set import PrepareError
 from ser_jax.data.prepare.scan import Found, LeftOut, as_text
 
+_SPLIT_WORDS = (
+    "train training trainval val valid validation dev test testing unlabeled unlabelled"
+).split()
 # "train", "Valid", "test_images", "training_set", "val2017", "train-2014".
 _SPLIT = re.compile(
-    r"(train|training|trainval|val|valid|validation|dev|test|testing|unlabell?ed)"
+    rf"({'|'.join(_SPLIT_WORDS)})"
     r"(?:[-_ ]?(?:set|data|split|images?|imgs?))?[-_ ]?(?:\d{2}|\d{4})?",
     re.IGNORECASE,
 )
@@ -135,6 +138,8 @@ def _split_folders(root: str, folders: dict[str, list[str]]) -> dict[str, str]:
     matches = {name: _SPLIT.fullmatch(name) for name in sorted(folders)}
     short = {name: match[1].lower() for name, match in matches.items() if match}
     others = [n for n in folders if n not in short and n.lower() not in _ANNOTATIONS]
+    if others and (named_within := _words_within([*short, *others])):
+        return named_within
     # "train" may be a class: {bus, car, train}. A split's pictures lie deeper.
     if others and len(short) == 1:
         (name,) = short
@@ -143,6 +148,21 @@ def _split_folders(root: str, folders: dict[str, list[str]]) -> dict[str, str]:
     if len(set(short.values())) == len(short):
         return short
     return {name: re.sub(r"\W", "_", name.lower()) for name in short}
+
+
+def _words_within(folders: Sequence[str]) -> dict[str, str]:
+    """Folder -> split for "cars_train" and "cars_test", but not for "freight_train".
+
+    So only if each name has one word of a split, each another, and one is to train on.
+    """
+    words = {
+        name: [w for w in re.findall("[a-z]+", name.lower()) if w in _SPLIT_WORDS]
+        for name in sorted(folders)
+    }
+    split_of = {name: found[0] for name, found in words.items() if len(found) == 1}
+    splits = set(split_of.values())
+    is_clear = len(splits) == len(folders) > 1 and splits & {"train", "training"}
+    return split_of if is_clear else {}
 
 
 def _read_split(

@@ -105,10 +105,12 @@ def prepare(
         say(f"{leftover} is another run's; if none is running, remove it")
     audit = Audit(images.lost, images.upright)
     report_path = root / f"{images.name}.unreadable.txt"
-    if images.lost and not max_bad_frac:  # known before anything is decoded
-        raise PrepareError(
-            f"{len(images.lost)} files are left out that may be pictures, more than "
-            "--max_bad_frac=0 allows; mend or remove them, or allow a share "
+    num_lost = len(images.lost)
+    if num_lost > max_bad_frac * (images.num_found + num_lost):
+        raise PrepareError(  # before anything is decoded
+            f"{num_lost} of {images.num_found + num_lost} files have no place in the "
+            f"data set, though they may be images: more than --max_bad_frac="
+            f"{max_bad_frac} allows; mend or remove them, or allow more "
             f"({audit.report(report_path)}); no data set was written"
         )
     with write.staged(final_dir) as directory:

@@ -109,6 +109,24 @@ BOTH = {"cat": 2, "dog": 2}
             [*inside("ILSVRC/Data/CLS-LOC/train"), "ILSVRC/Data/CLS-LOC/val/1.JPEG"],
             {"train": BOTH, "val": {None: 1}},
         ),
+        # A split's word within the name; but these are classes
+        (
+            ["cars_train/1.png", "cars_test/2.png"],
+            {"train": {None: 1}, "test": {None: 1}},
+        ),
+        (
+            ["DIV2K_train_HR/1.png", "DIV2K_valid_HR/2.png"],
+            {"train": {None: 1}, "valid": {None: 1}},
+        ),
+        (
+            ["freight_train/1.png", "bullet_train/2.png", "crash_test/3.png"],
+            {"train": {"freight_train": 1, "bullet_train": 1, "crash_test": 1}},
+        ),
+        (
+            ["bus/1.png", "freight_train/2.png", "test_tube/3.png"],
+            {"train": {"bus": 1, "freight_train": 1, "test_tube": 1}},
+        ),
+        (["train/images/cat/1.png"], {"train": {"cat": 1}}),
         # Wrappers of classes, wrappers within classes, masks beside
         (inside("photos"), {"train": BOTH}),
         (
