@@ -4,7 +4,7 @@ import collections
 import functools
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import tensorflow_datasets as tfds
 from etils import epath
@@ -12,7 +12,14 @@ from etils import epath
 from ser_jax.data.prepare import stl10
 from ser_jax.data.prepare.image_set import ImageSet, ImageSplit, Item, PrepareError
 from ser_jax.data.prepare.layout import Layout, read_layout
-from ser_jax.data.prepare.scan import SUFFIXES, Found, as_text, read_picture, scan
+from ser_jax.data.prepare.scan import (
+    SUFFIXES,
+    Found,
+    LeftOut,
+    as_text,
+    read_picture,
+    scan,
+)
 from ser_jax.storage.tables import table
 
 _MOST_CLASSES, _MOST_NAMES = 20, 3
@@ -41,27 +48,33 @@ def read_folder(folder: epath.Path, name: str, upright: bool = True) -> ImageSet
             "underscores, a letter first"
         )
     if not folder.is_dir():
-        raise PrepareError(f"there is no folder {folder}; check --folder")
+        raise PrepareError(
+            f"there is no folder {as_text(os.fspath(folder))}; check --folder"
+        )
     root = os.fspath(folder)
     found = scan(root)
     title = f"{as_text(root)} as {name}:"
     binary = stl10.find_stl10(found.others) if not found.pictures else None
     if binary is not None:
         splits = stl10.read_stl10(os.path.join(root, binary))
+        sizes = {s: part.num_bytes // stl10.IMAGE_BYTES for s, part in splits.items()}
+        parts = ", ".join(f"{split} ({size})" for split, size in sizes.items())
         return ImageSet(
             name,
             "1.0.0",
             _features(stl10.CLASSES),
             splits,
-            understood=f"{title} STL-10's binary files, splits {', '.join(splits)}",
+            understood=f"{title} STL-10's binary files, splits {parts}",
+            num_found=sum(sizes.values()),
+            lost=_lost(found.left_out),
         )
     layout = read_layout(found, functools.partial(_read_text, root))
     layout.splits = {split: labels for split, labels in layout.splits.items() if labels}
     if not layout.splits:
-        lost = "".join(f"; {as_text(o.path)}: {o.why}" for o in layout.left_out[:3])
+        reasons = "; ".join(["", *_lost(layout.left_out)[:3]]).replace("\t", ": ")
         raise PrepareError(
-            f"no images under {folder}; looked for files ending in "
-            f"{', '.join(sorted(SUFFIXES))}{lost}"
+            f"no images under {as_text(root)}; looked for files ending in "
+            f"{', '.join(sorted(SUFFIXES))}{reasons}"
         )
     classes = layout.classes()
     return ImageSet(
@@ -77,7 +90,7 @@ def read_folder(folder: epath.Path, name: str, upright: bool = True) -> ImageSet
         },
         understood=f"{title}\n\n{describe(layout, found)}",
         num_found=sum(map(len, layout.splits.values())),
-        lost=[f"{as_text(o.path)}\t{o.why}" for o in layout.left_out if o.is_lost],
+        lost=_lost(layout.left_out),
         upright=upright,
     )
 
@@ -142,6 +155,10 @@ def _left_out(layout: Layout) -> str:
             [why, f"{len(paths)}", "no" if is_harmless else "yes", names + more]
         )
     return table(rows)
+
+
+def _lost(left_out: Iterable[LeftOut]) -> list[str]:
+    return [f"{as_text(left.path)}\t{left.why}" for left in left_out if left.is_lost]
 
 
 def _features(classes: tuple[str, ...] | list[str]) -> tfds.features.FeaturesDict:

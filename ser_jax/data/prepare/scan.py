@@ -78,7 +78,7 @@ def scan(root: str) -> Found:
         path = folders.pop() if folders else links.pop(0)
         try:
             identity = _identity(os.path.join(root, path))
-            if identity in above | visited:
+            if identity in above or identity in visited:
                 why = "a link to a folder that is read already, or that this one is in"
                 found.left_out.append(LeftOut(path, why, is_lost=False))
                 continue

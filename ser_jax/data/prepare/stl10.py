@@ -10,7 +10,7 @@ from ser_jax.data.prepare.image_set import ImageSplit, Item, PrepareError
 from ser_jax.data.prepare.write import encode_png
 
 _SIDE = 96
-_NUM_BYTES = 3 * _SIDE * _SIDE
+IMAGE_BYTES = 3 * _SIDE * _SIDE
 _SPLITS = {"train": "train", "test": "test", "unlabeled": "unlabelled"}  # TFDS's names
 CLASSES = (
     *("airplane", "bird", "car", "cat", "deer"),
@@ -53,12 +53,12 @@ def read_stl10(folder: str) -> dict[str, ImageSplit]:
         if not os.path.exists(path):
             continue
         num_bytes = os.path.getsize(path)
-        if not num_bytes or num_bytes % _NUM_BYTES:
+        if not num_bytes or num_bytes % IMAGE_BYTES:
             raise PrepareError(
-                f"{path} has {num_bytes:,} bytes, no multiple of {_NUM_BYTES:,}, an "
+                f"{path} has {num_bytes:,} bytes, no multiple of {IMAGE_BYTES:,}, an "
                 "image's; unpack stl10_binary.tar.gz again"
             )
-        labels = np.full(num_bytes // _NUM_BYTES, -1)
+        labels = np.full(num_bytes // IMAGE_BYTES, -1)
         if stem != "unlabeled":
             labels = _read_labels(os.path.join(folder, f"{stem}_y.bin"), len(labels))
         splits[split] = ImageSplit(_items(path, split, labels), num_bytes)

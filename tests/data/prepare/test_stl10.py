@@ -4,6 +4,7 @@ from helpers.prepare_files import RNG, run
 
 from ser_jax.data import sources
 from ser_jax.data.decode import decode_image
+from ser_jax.data.prepare import prepare
 from ser_jax.data.prepare.image_set import PrepareError
 
 
@@ -23,7 +24,11 @@ def published(folder, num_images=2):
 def test_binary_files_become_splits(tmp_path):
     """Red if rows and columns are swapped, or a label is off by one."""
     images = published(tmp_path / "in" / "stl10_binary")
-    run(tmp_path / "out", folder=str(tmp_path / "in"), name="stl10")
+    (tmp_path / "in" / "broken.png").symlink_to("/no/such")
+    found = prepare.read_image_set(folder=str(tmp_path / "in"), name="stl10")
+    assert "train (2), test (2), unlabelled (2)" in found.understood
+    assert found.lost == ["broken.png\ta link to nothing"]
+    run(tmp_path / "out", 0.2, folder=str(tmp_path / "in"), name="stl10")
     for stem, split, labels in [
         ("train", "train", {0, 9}),
         ("test", "test", {2, 3}),
