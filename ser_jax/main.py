@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
     if flags.FLAGS.workdir is None:
         command_line.fail(f"--workdir is missing. For example: {_EXAMPLE}")
     command_line.log_own_messages()
-    command_line.join_processes()
+    command_line.start_jax()
     sys.exit(
         command_line.run_or_fail(run, command_line.CONFIG.value, flags.FLAGS.workdir)
     )

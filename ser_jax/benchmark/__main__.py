@@ -47,6 +47,7 @@ def main(argv: list[str]) -> None:
     """Measures what the flags ask for, prints the table, writes the file."""
     del argv
     command_line.log_own_messages()
+    command_line.start_jax()
     figures: Figures = {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "date": datetime.date.today().isoformat(),

@@ -162,13 +162,26 @@ class _Handler(logging.Handler):
         tqdm.write(form.format(record), file=sys.stderr)
 
 
-def join_processes() -> None:
-    """Makes this process one of several, if the flags say that it is."""
+def start_jax() -> None:
+    """Makes this process one of several, if the flags say so; finds its devices.
+
+    What is computed is in 32 bits, whatever `JAX_ENABLE_X64` says: see `in_32_bits`.
+    """
     by_hand = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if 0 < by_hand.count(None) < 3:
         fail("--coordinator, --num_processes, --process_id go together.")
     if _DISTRIBUTED.value or None not in by_hand:
-        jax.distributed.initialize(*by_hand)
+        run_or_fail(jax.distributed.initialize, *by_hand)
+    jax.config.update("jax_enable_x64", False)
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = getattr(jax.config, "jax_platforms", "")
+        fail(
+            f"JAX finds no device of JAX_PLATFORMS={asked or ''!r} "
+            f"({str(error).splitlines()[0] if str(error) else 'it is not installed'}). "
+            "Unset it to use what there is, or set it to cpu."
+        )
 
 
 def run_or_fail(function: Callable[..., Any], *args: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from ser_jax.data.crops import Batch
 from ser_jax.data.decode import UnreadableImageError
@@ -51,8 +52,8 @@ def train_loader(
         process_count: Processes that share the global batch; each gets as many rows on
             end, in the order of the processes, as device meshes lay them out.
         num_workers: Worker processes; 0 decodes in threads of this one, which is the
-            faster choice up to about 16 cores. Workers need parsed absl flags and an
-            importable main module.
+            faster choice up to about 16 cores. Workers need an importable main
+            module.
         timeout_s: Seconds that a batch may take.
 
     Returns:
@@ -78,6 +79,8 @@ def train_loader(
     first_row = start_step * batch_size + process_index * local_batch_size
     rows = _Rows(examples, first_row, local_batch_size, batch_size)
     if num_workers:
+        if not flags.FLAGS.is_parsed():  # a script's; grain has some, and reads them
+            flags.FLAGS.mark_as_parsed()
         # Dealt whole batches: with single rows they would change their order.
         batches = (
             rows.batch(local_batch_size, drop_remainder=True)

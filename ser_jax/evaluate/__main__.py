@@ -102,7 +102,7 @@ def main(argv: list[str]) -> None:
     if workdir is None:
         command_line.fail(f"--checkpoint is missing. For example: {_EXAMPLE}")
     command_line.log_own_messages()
-    command_line.join_processes()
+    command_line.start_jax()
 
     def run_tasks() -> tuple[str, list[str]]:
         run = open_run(

@@ -12,6 +12,7 @@ import numpy as np
 from ser_jax.data.crops import eval_resize_px
 from ser_jax.data.host_transforms import CentreCrop
 from ser_jax.models.outputs import Encoder
+from ser_jax.train.precision import in_32_bits
 from ser_jax.train.sharding import batch_sharded, make_mesh, replicated
 
 _MOST_IMAGES = 256  # encoded at a time
@@ -61,6 +62,7 @@ class FrozenEncoder:
         )
         return (jnp.asarray(images).astype(jnp.float32) / 255 - mean) / std
 
+    @in_32_bits
     def __call__(self, images: np.ndarray | jax.Array) -> np.ndarray:
         """Class tokens of images, computed on all devices.
 

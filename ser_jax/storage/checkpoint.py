@@ -9,6 +9,7 @@ files, for bytes that no value is read from.
 
 import contextlib
 import datetime
+import glob
 import logging
 import math
 import tempfile
@@ -30,6 +31,27 @@ _logger = logging.getLogger(__name__)
 
 # Errors that say the machine is in trouble, not that the files are.
 _NOT_DAMAGE = (jax.errors.JaxRuntimeError, MemoryError, PermissionError)
+
+
+def refuse_pattern(directory: PathLike) -> None:
+    """Raises if what is saved in a directory could not be read again.
+
+    Orbax looks for the parts of a checkpoint with patterns, in which the directory's
+    own name is one, too.
+
+    Args:
+        directory: Where checkpoints are to go.
+
+    Raises:
+        ValueError: If its path holds one of `*?[`.
+    """
+    path = str(as_path(directory))
+    if glob.has_magic(path):
+        raise ValueError(
+            f"expected a folder without *, ? or [ in its path, got {path!r}: "
+            "checkpoints written there could not be read. Choose another, or a link "
+            "to it with a plain name."
+        )
 
 
 class Checkpointer:

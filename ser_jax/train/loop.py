@@ -18,7 +18,7 @@ from ser_jax.data.loader import train_loader
 from ser_jax.data.sources import Source, open_source
 from ser_jax.data.watched import Watched
 from ser_jax.methods.metric import Metrics
-from ser_jax.storage.checkpoint import Checkpointer
+from ser_jax.storage.checkpoint import Checkpointer, refuse_pattern
 from ser_jax.storage.files import PathLike, as_path, write_text
 from ser_jax.storage.lock import only_writer
 from ser_jax.storage.metrics import MetricWriter, read_metrics
@@ -61,13 +61,15 @@ def train(
         name, and `step`, on all.
 
     Raises:
-        ValueError: If the config is refused, or contradicts the workdir's checkpoint.
+        ValueError: If the config is refused, or contradicts the workdir's checkpoint,
+            or the workdir has a name that checkpoints cannot have.
         FloatingPointError: If the loss, the gradient or a weight is not finite, and
             `config.divergence` does not say otherwise.
         OSError: If the workdir cannot be written, is another's (see `only_writer`), or
             the data cannot be read. What was trained until then is saved.
     """
     path = as_path(workdir)
+    refuse_pattern(path)
     dataset = config.dataset
     source = open_source(dataset.name, dataset.train_split, dataset.data_dir)
     experiment = build(config, len(source))

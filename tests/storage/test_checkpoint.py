@@ -23,7 +23,7 @@ from helpers.checkpoints import (
     truncate_meta,
 )
 
-from ser_jax.storage.checkpoint import Checkpointer
+from ser_jax.storage.checkpoint import Checkpointer, refuse_pattern
 from ser_jax.storage.manifest import check_manifest, write_manifest
 from ser_jax.storage.reader import read_meta
 from ser_jax.storage.record import CheckpointMismatchError
@@ -224,3 +224,10 @@ def test_meta_that_is_not_json_is_refused(tmp_path):
         with pytest.raises(TypeError, match="not JSON serializable"):
             checkpointer.save(1, placed({"x": jnp.zeros(8)}), {"a": object()})
         assert checkpointer.all_steps() == []
+
+
+@pytest.mark.parametrize("name", ["my data [v2]/run", "what?", "all*/run"])
+def test_folders_whose_checkpoints_could_not_be_read_are_refused(name, tmp_path):
+    with pytest.raises(ValueError, match="without .* in its path.*could not be read"):
+        refuse_pattern(tmp_path / name)
+    refuse_pattern(tmp_path / "my data (v2)/run")
