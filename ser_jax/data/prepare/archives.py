@@ -6,22 +6,32 @@ are TFDS's, so that `tfds.data_source("imagenet2012")` reads what is written.
 
 import contextlib
 import functools
-import gzip
+import lzma
 import pathlib
 import re
 import tarfile
 import zlib
 from collections.abc import Iterator
+from typing import IO, Any
 
 import tensorflow_datasets as tfds
 from etils import epath
 
 from ser_jax.data.prepare.image_set import ImageSet, ImageSplit, Item, PrepareError
+from ser_jax.data.prepare.published import IMAGENET_IMAGES
+
+_BLOCK_BYTES = 512
+# Two empty blocks end a tar, and fill it up to a record of 20.
+_END_BYTES = 2 * _BLOCK_BYTES
+_MOST_END_BYTES = _END_BYTES + 19 * _BLOCK_BYTES
 
 
 @contextlib.contextmanager
 def open_tar(path: epath.Path) -> Iterator[tarfile.TarFile]:
-    """The archive, open to read; damage met in the `with` block names the archive.
+    """The archive, open to read; damage names the archive.
+
+    The `with` block reads to the last member. Then no byte of the file, and no checksum
+    of its compression, is left unread.
 
     Args:
         path: A tar, compressed or not.
@@ -30,13 +40,56 @@ def open_tar(path: epath.Path) -> Iterator[tarfile.TarFile]:
         The open archive.
 
     Raises:
-        PrepareError: If it is no tar, or cut off.
+        PrepareError: If it is no tar, cut off, or has a member that cannot be reached.
     """
     try:
         with tarfile.open(path) as archive:
             yield archive
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise PrepareError(f"{path} is damaged ({error}); get it again") from error
+            check_end(archive)
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise damaged(path, error) from error
+    except OSError as error:
+        if error.filename is not None:  # it cannot be opened, and the error says so
+            raise
+        raise damaged(path, error) from error  # of the compression, or the disk
+
+
+def damaged(path: epath.Path, why: Exception | str) -> PrepareError:
+    """The error that says so of an archive.
+
+    Args:
+        path: The archive.
+        why: What was found.
+
+    Returns:
+        The error, in one line.
+    """
+    text = str(why).partition("\n")[0].rstrip(":")
+    return PrepareError(f"{path} is damaged ({text}); get it again")
+
+
+def check_end(archive: tarfile.TarFile) -> None:
+    """Returns if nothing but the end of an archive follows its last member.
+
+    Python takes a header that it cannot read for the end, and does without an end.
+
+    Args:
+        archive: Iterated over to its last member.
+
+    Raises:
+        tarfile.ReadError: If members follow, or the end is missing or too long.
+    """
+    stream: Any = archive.fileobj
+    stream.seek(archive.offset)
+    end = stream.read(_MOST_END_BYTES + 1)
+    if any(end):
+        raise tarfile.ReadError(f"no header of a member at byte {archive.offset}")
+    if not _END_BYTES <= len(end) <= _MOST_END_BYTES:
+        found = str(len(end)) if len(end) < _END_BYTES else f"over {_MOST_END_BYTES}"
+        raise tarfile.ReadError(
+            f"{found} zeros from byte {archive.offset} on, where {_END_BYTES} to "
+            f"{_MOST_END_BYTES} end a tar"
+        )
 
 
 def read_imagenet(train_tar: epath.Path | None, val_tar: epath.Path | None) -> ImageSet:
@@ -57,12 +110,22 @@ def read_imagenet(train_tar: epath.Path | None, val_tar: epath.Path | None) -> I
     if train_tar:
         wnids = set(builder.info.features["label"].names)
         items = _train_items(train_tar, wnids)
-        splits["train"] = ImageSplit(items, train_tar.stat().length)
+        splits["train"] = ImageSplit(
+            items, train_tar.stat().length, IMAGENET_IMAGES["train"]
+        )
     if val_tar:
         path = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt")
         items = _val_items(val_tar, path.read_text().split())
-        splits["validation"] = ImageSplit(items, val_tar.stat().length)
-    return ImageSet(builder.name, str(builder.version), builder.info.features, splits)
+        splits["validation"] = ImageSplit(
+            items, val_tar.stat().length, IMAGENET_IMAGES["validation"]
+        )
+    return ImageSet(
+        builder.name,
+        str(builder.version),
+        builder.info.features,
+        splits,
+        tuple(filter(None, (train_tar, val_tar))),
+    )
 
 
 def _train_items(path: epath.Path, wnids: set[str]) -> Iterator[Item]:
@@ -77,10 +140,23 @@ def _train_items(path: epath.Path, wnids: set[str]) -> Iterator[Item]:
                     "published"
                 )
             file = outer.extractfile(class_tar)
-            with tarfile.open(fileobj=file, mode="r|") as inner:
+            with _open_class(class_tar.name, file) as inner:
                 for member in filter(tarfile.TarInfo.isfile, inner):
                     offset = class_tar.offset_data + member.offset
                     yield _item(inner, member, wnid, offset / num_bytes)
+
+
+@contextlib.contextmanager
+def _open_class(name: str, file: IO[bytes] | None) -> Iterator[tarfile.TarFile]:
+    """The tar of one class; damage names it."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as inner:
+            yield inner
+            check_end(inner)
+            if not inner.getmembers():
+                raise tarfile.ReadError("it is empty")
+    except tarfile.TarError as error:
+        raise tarfile.ReadError(f"{name} in it: {error}") from error
 
 
 def _val_items(path: epath.Path, labels: list[str]) -> Iterator[Item]:

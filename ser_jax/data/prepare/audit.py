@@ -105,6 +105,11 @@ class Audit:
             progress.update(item.done_frac, text)
         progress.close()
         say(f"{name}: {num_images} images read, {num_bad} unreadable; writing shards")
+        if split.num_published not in (None, num_images):
+            say(
+                f"{name}: {split.num_published} images are published, {num_images} are "
+                "here: right for a part of the data set alone"
+            )
         self.num_images += num_images
         if num_images == num_bad:
             raise PrepareError(f"split {name!r} has no readable image")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
+from etils import epath
 
 
 class PrepareError(Exception):
@@ -34,10 +35,12 @@ class ImageSplit:
     Attributes:
         items: The images, read as they are asked for.
         num_bytes: Their size in all, roughly.
+        num_published: How many there are as published; None if nobody has said.
     """
 
     items: Iterable[Item]
     num_bytes: int
+    num_published: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +57,7 @@ class ImageSet:
         lost: Files of the source that are left out though they may be pictures: path,
             tab, reason.
         upright: Whether pictures are turned as their EXIF orientation says.
+        archives: What it is read from, where that was published.
     """
 
     name: str
@@ -64,3 +68,4 @@ class ImageSet:
     num_found: int = 0
     lost: list[str] = dataclasses.field(default_factory=list)
     upright: bool = False
+    archives: tuple[epath.Path, ...] = ()

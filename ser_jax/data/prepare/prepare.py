@@ -10,6 +10,7 @@ from ser_jax.data.prepare.audit import Audit, say
 from ser_jax.data.prepare.cifar import read_cifar
 from ser_jax.data.prepare.folder import read_folder
 from ser_jax.data.prepare.image_set import ImageSet, PrepareError
+from ser_jax.data.prepare.published import verdict
 from ser_jax.storage.files import as_path, matching
 
 
@@ -103,6 +104,8 @@ def prepare(
         )
     for leftover in matching(root, f".{images.name}-{images.version}-*"):
         say(f"{leftover} is another run's; if none is running, remove it")
+    for archive in images.archives:
+        say(verdict(archive))
     audit = Audit(images.lost, images.upright)
     report_path = root / f"{images.name}.unreadable.txt"
     num_lost = len(images.lost)
