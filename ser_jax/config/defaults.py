@@ -50,6 +50,7 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     config.loader.num_workers = 0  # processes; threads alone are faster on few cores
     config.loader.prefetch_batches = 4
     config.loader.timeout_s = 600.0  # that a batch may take until the run ends
+    config.loader.max_bad_frac = 0.0  # of the records, unreadable, to do without
 
     config.augment = ConfigDict()
     config.augment.recipe = "moco_v3"
@@ -182,6 +183,11 @@ def finalize(config: ConfigDict, num_train_examples: int) -> Resolved:
     if config.loader.timeout_s <= 0:
         raise ValueError(
             f"loader.timeout_s must be positive, got {config.loader.timeout_s}."
+        )
+    if not 0 <= config.loader.max_bad_frac <= 1:
+        raise ValueError(
+            "loader.max_bad_frac must be between 0 and 1, got "
+            f"{config.loader.max_bad_frac}."
         )
     if config.model.dtype not in ("float32", "bfloat16"):
         raise ValueError(

@@ -5,6 +5,7 @@ of (source, transform, seed, batch_size, k), whatever the number of processes, w
 processes or threads. To resume, give `start_step`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +16,8 @@ from absl import flags
 
 from ser_jax.data.crops import Batch
 from ser_jax.data.decode import UnreadableImageError
-from ser_jax.data.sources import Source
+from ser_jax.data.sources import Source, UnreadableRecordError
+from ser_jax.data.unreadable import stand_ins
 from ser_jax.data.watched import Watched, live_with_parent
 
 _EXAMPLES_AHEAD = 4  # a thread; more would wait for one that is slow, none works longer
@@ -34,6 +36,7 @@ def train_loader(
     process_count: int = 1,
     num_workers: int = 0,
     timeout_s: float = 600.0,
+    replace_unreadable: bool = False,
 ) -> Watched:
     """This process's share of every global batch, without end.
 
@@ -55,26 +58,31 @@ def train_loader(
             faster choice up to about 16 cores. Workers need an importable main
             module.
         timeout_s: Seconds that a batch may take.
+        replace_unreadable: Whether another record, always the same, stands in for one
+            that cannot be read; `Unreadable` counts them.
 
     Returns:
         An endless iterator of batches, `[batch_size / process_count, ...]`, with a
-        `close()` that stops its threads and workers.
+        `close()` that stops its threads and workers. What the transform returns and, if
+        unreadable ones are replaced, `asked`, `[b]` int64: the records that were due.
 
     Raises:
         ValueError: If `batch_size` does not divide among the processes.
-        UnreadableImageError: While iterating, at a record that cannot be decoded.
+        UnreadableRecordError: While iterating, at a record that cannot be read, or if
+            nothing that could stand in for it can.
         TimeoutError, ChildProcessError: While iterating: see `Watched.take`.
     """
     local_batch_size = _local_batch_size(batch_size, process_index, process_count)
+    make = _readable if replace_unreadable else _example
     examples = (
-        grain.MapDataset.source(source)
+        grain.MapDataset.source(range(len(source)))
         .seed(seed)
         .shuffle()
         .repeat()
-        .map_with_index(_with_position)
+        .map_with_index(_Place)
         # Before the rows are picked: the rng is keyed by the global position, so that
         # any number of processes makes the same images.
-        .random_map(functools.partial(_apply, transform.random_map, source))
+        .random_map(functools.partial(make, transform.random_map, source))
     )
     first_row = start_step * batch_size + process_index * local_batch_size
     rows = _Rows(examples, first_row, local_batch_size, batch_size)
@@ -124,16 +132,17 @@ def eval_batches(
 
     Raises:
         ValueError: If `batch_size` does not divide among the processes.
-        UnreadableImageError: At a record that cannot be decoded.
+        UnreadableRecordError: At a record that cannot be read or decoded.
     """
     local_batch_size = _local_batch_size(batch_size, process_index, process_count)
     num_batches = -(-len(source) // batch_size)
     mine = slice(process_index, num_batches * batch_size, process_count)
     examples = (
-        grain.MapDataset.source(source)
+        grain.MapDataset.source(range(len(source)))
         .repeat()
         .slice(mine)
-        .map(functools.partial(_apply, transform.map, source))
+        .map_with_index(_Place)
+        .map(functools.partial(_example, transform.map, source))
     )
     batches = iter(
         _in_threads(examples, local_batch_size, num_threads, prefetch_batches)
@@ -197,20 +206,34 @@ def _local_batch_size(batch_size: int, process_index: int, process_count: int) -
     return batch_size // process_count
 
 
-def _with_position(position: int, record: dict[str, Any]) -> dict[str, Any]:
-    return record | {"position": position}
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """A place in the stream, and the record that is due there."""
+
+    position: int
+    index: int
 
 
-def _apply(
-    transform: Callable[..., Batch], source: Source, record: dict[str, Any], *rng: Any
+def _example(
+    transform: Callable[..., Batch], source: Source, place: _Place, *rng: Any
 ) -> Batch:
-    """The transform's output; names the record if its image cannot be read."""
+    """The transform's output; names the record if it cannot be read or decoded."""
+    record = source[place.index] | {"position": place.position}
     try:
         return transform(record, *rng)
     except UnreadableImageError as error:
-        raise UnreadableImageError(
-            f"record {record['index']} of {source.name!r}, split {source.split!r}, "
-            f"cannot be decoded: {error}. The data set is damaged, or was not made by "
-            "`python -m ser_jax.data.prepare`, which leaves unreadable files out: "
-            "remove the data set and prepare it again"
-        ) from error
+        raise source.unreadable(place.index, error) from error
+
+
+def _readable(
+    transform: Callable[..., Batch], source: Source, place: _Place, *rng: Any
+) -> Batch:
+    """The same of the first record that can be read, and which one was due."""
+    for index in stand_ins(place.index, len(source)):
+        try:
+            example = _example(transform, source, _Place(place.position, index), *rng)
+        except UnreadableRecordError as error:
+            problem = error
+        else:
+            return example | {"asked": np.int64(place.index)}
+    raise problem

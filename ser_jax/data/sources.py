@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from typing import Any, Self, SupportsIndex
+from typing import Any, NamedTuple, Self, SupportsIndex
 
 import numpy as np
 from etils import epath
@@ -21,6 +21,24 @@ _PREPARE_FLAGS = {
     "cifar10": "--cifar_archive=cifar-10-python.tar.gz",
     "cifar100": "--cifar_archive=cifar-100-python.tar.gz",
 }
+
+
+class UnreadableRecordError(ValueError):
+    """A record cannot be read, or its image not decoded; the message names it."""
+
+
+class Shard(NamedTuple):
+    """The part of a file that belongs to a split.
+
+    Attributes:
+        path: The file.
+        first: Its first record that does.
+        num_records: How many do.
+    """
+
+    path: str
+    first: int
+    num_records: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +56,7 @@ class Source:
             version, split, num_examples and a hash over all shard lengths.
         class_names: Names of the classes in the order of their labels, or None where
             the set has none (or only "0", "1", ...).
+        shards: The files with the records, in their order; () if they are in none.
     """
 
     name: str
@@ -46,16 +65,59 @@ class Source:
     fingerprint: dict[str, str | int]
     records: Sequence[dict[str, Any]] = dataclasses.field(repr=False)
     class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
+    shards: tuple[Shard, ...] = dataclasses.field(default=(), repr=False)
 
     def __len__(self) -> int:
         """Number of records."""
         return len(self.records)
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        """The record at a position, in [0, len)."""
-        record = self.records[index.__index__()]
-        label = -1 if self.num_classes is None else int(record["label"])
-        return {"image": record["image"], "label": label, "index": index.__index__()}
+        """The record at a position, in [0, len).
+
+        Raises:
+            UnreadableRecordError: If it cannot be read, or has no such label.
+        """
+        position = index.__index__()
+        try:
+            record = self.records[position]
+            label = -1 if self.num_classes is None else int(record["label"])
+            image = record["image"]
+        except (OSError, UnreadableRecordError):  # they name a file, or the record
+            raise
+        except Exception as error:  # on broken bytes the readers raise anything
+            raise self.unreadable(position, error) from error
+        if self.num_classes and not -1 <= label < self.num_classes:
+            why = f"its label is {label}, expected 0 to {self.num_classes - 1}"
+            raise self.unreadable(position, why)
+        return {"image": image, "label": label, "index": position}
+
+    def unreadable(self, index: int, why: Exception | str) -> UnreadableRecordError:
+        """The error that names a record and its place on disk.
+
+        Args:
+            index: Of the record.
+            why: What is wrong.
+
+        Returns:
+            The error, in one line.
+        """
+        records: Any = self.records
+        position = index
+        while isinstance(records, _Picked):
+            records, position = records.records, int(records.chosen[position])
+        place = ""
+        for shard in self.shards:
+            if position < shard.num_records:
+                place = f" (record {shard.first + position} of {shard.path})"
+                break
+            position -= shard.num_records
+        text = " ".join(str(why).split())
+        return UnreadableRecordError(
+            f"record {index} of {self.name!r}, split {self.split!r}{place}, cannot be "
+            f"read: {text}. The data set is damaged, or was not made by `python -m "
+            "ser_jax.data.prepare`, which leaves unreadable files out: copy it again, "
+            "or remove it and prepare it again."
+        )
 
     def subset(self, num_examples: int) -> Self:
         """The same source, or `num_examples` of its records picked evenly at random.
@@ -106,7 +168,7 @@ def open_source(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sour
         The source.
 
     Raises:
-        FileNotFoundError: If no such data set is prepared there.
+        FileNotFoundError: If no such data set is prepared there, or it lacks a file.
         ValueError: If the split is unknown or empty, the set has no feature `image`, or
             was prepared in a file format without random access.
     """
@@ -148,14 +210,25 @@ def open_source(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sour
             f"{directory} was prepared as {builder.info.file_format.value}, which has "
             "no random access; prepare it with file_format='array_record'"
         ) from error
+    shards = tuple(
+        Shard(os.fspath(part.filename), part.skip, part.take)
+        for part in splits[split].file_instructions
+    )
+    for shard in shards:
+        path = epath.Path(shard.path)
+        if not path.exists() or not path.stat().length:
+            raise FileNotFoundError(
+                f"{path}, a file of {name!r}, is not there or empty; copy the data set "
+                "again, or remove it and prepare it again"
+            )
     label = features["label"] if "label" in features else None
     num_classes, class_names = None, None
     if isinstance(label, tfds.features.ClassLabel):
         num_classes, class_names = label.num_classes, tuple(label.names)
         if class_names == tuple(map(str, range(num_classes))):
             class_names = None  # TFDS's filling for classes without names
-    shards = {key: list(info.shard_lengths) for key, info in splits.items()}
-    digest = hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()
+    lengths = {key: list(info.shard_lengths) for key, info in splits.items()}
+    digest = hashlib.sha256(json.dumps(lengths, sort_keys=True).encode()).hexdigest()
     return Source(
         name=name,
         split=split,
@@ -169,6 +242,7 @@ def open_source(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sour
         },
         records=records,
         class_names=class_names,
+        shards=shards,
     )
 
 

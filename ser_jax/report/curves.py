@@ -22,7 +22,7 @@ from ser_jax.storage.metrics import Curves, read_curves
 from ser_jax.storage.runs import RunRecord
 from ser_jax.train.finite import SKIPPED
 from ser_jax.train.health import PROBED
-from ser_jax.train.progress import SPEEDS
+from ser_jax.train.progress import SPEEDS, UNREADABLE
 from ser_jax.train.step import GRAD_NORMS, SCHEDULES
 
 _NUM_COLUMNS = 3
@@ -57,7 +57,8 @@ def declared_metrics() -> list[Metric]:
         declared += objective.metrics
     for regularizer in REGULARIZERS.values():
         declared += regularizer.metrics
-    return list(dict.fromkeys([*declared, CLS_STD, *SCHEDULES, *SPEEDS, SKIPPED]))
+    common = (CLS_STD, *SCHEDULES, *SPEEDS, SKIPPED, UNREADABLE)
+    return list(dict.fromkeys([*declared, *common]))
 
 
 def compared_metrics() -> list[Metric]:

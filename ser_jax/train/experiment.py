@@ -52,6 +52,7 @@ class Experiment:
         num_workers: Processes that decode instead; 0: none.
         prefetch_batches: Batches the loader is ahead.
         loader_timeout_s: Seconds that a batch may take.
+        max_bad_frac: Share of the records that may be unreadable.
         log_every_steps: Steps between rows of metrics.
         save_every_steps: Steps between checkpoints.
         divergence: What is done about numbers that are not finite.
@@ -72,6 +73,7 @@ class Experiment:
     num_workers: int
     prefetch_batches: int
     loader_timeout_s: float
+    max_bad_frac: float
     log_every_steps: int
     save_every_steps: int
     divergence: Divergence
@@ -232,6 +234,7 @@ def build(
         num_workers=config.loader.num_workers,
         prefetch_batches=config.loader.prefetch_batches,
         loader_timeout_s=config.loader.timeout_s,
+        max_bad_frac=config.loader.max_bad_frac,
         log_every_steps=config.log_every_steps,
         save_every_steps=config.checkpoint.every_steps,
         divergence=Divergence(**config.divergence),

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from ser_jax.data.host_transforms import RandomCrops
 from ser_jax.data.loader import train_loader
 from ser_jax.data.sources import Source, open_source
+from ser_jax.data.unreadable import Unreadable
 from ser_jax.data.watched import Watched
 from ser_jax.methods.metric import Metrics
 from ser_jax.storage.checkpoint import Checkpointer, refuse_pattern
@@ -30,7 +31,7 @@ from ser_jax.train.finite import ADVICE, SKIPPED, check_finite
 from ser_jax.train.health import KNN_ACCURACY, scale_of, watched
 from ser_jax.train.overview import overview, parameter_table
 from ser_jax.train.preemption import StopSignal
-from ser_jax.train.progress import Progress
+from ser_jax.train.progress import UNREADABLE, Progress
 from ser_jax.train.resume import Start, restore_or_init
 from ser_jax.train.sharding import check_batch_size, make_mesh
 from ser_jax.train.step import TrainState, TrainStep
@@ -184,6 +185,7 @@ class _Run:
                 progress,
                 functools.partial(self._save, start.data_order),
                 self.should_stop,
+                Unreadable(self.source, self.experiment.max_bad_frac),
                 int(max((row.get(SKIPPED.name, 0) for row in rows), default=0)),
             )
             if start.step == 0 and self.measure:
@@ -246,6 +248,7 @@ class _Run:
             num_workers=experiment.num_workers,
             prefetch_batches=experiment.prefetch_batches,
             timeout_s=experiment.loader_timeout_s,
+            replace_unreadable=True,
         )
 
 
@@ -287,6 +290,7 @@ def _summarise(
         "images_per_s": images_per_s,
         "wall_s": wall_s,
         "steps": rows[-1]["step"],
+        UNREADABLE.name: max(row.get(UNREADABLE.name, 0) for row in rows),
         "device": f"{mesh.size} x {jax.devices()[0].device_kind}",
         "accounting": account(experiment),
     }

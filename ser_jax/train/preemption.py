@@ -65,6 +65,10 @@ class StopSignal:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.received, self.name = True, signal.Signals(number).name
+        self.ask_all()
+
+    def ask_all(self) -> None:
+        """Asks the other processes, if there are any, to agree on a step to stop at."""
         if jax.process_count() > 1:
             os.kill(os.getpid(), signal.SIGTERM)  # which all processes hear of
 

@@ -16,6 +16,11 @@ DATA_WAIT_FRAC = Metric(
     Panel("fraction of time spent waiting for data", starts_at_zero=True),
     "waiting",
 )
+UNREADABLE = Metric(
+    "unreadable_records",
+    Panel("records that could not be read", starts_at_zero=True),
+    "left out",
+)
 SPEEDS = (IMAGES_PER_S, DATA_WAIT_FRAC)
 
 _WINDOW_STEPS = 100

@@ -10,13 +10,21 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from ser_jax.data.sources import UnreadableRecordError
+from ser_jax.data.unreadable import Unreadable
 from ser_jax.data.watched import Watched
 from ser_jax.methods.metric import Metrics
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.finite import SKIPPED
 from ser_jax.train.health import Write
 from ser_jax.train.preemption import StopSignal
-from ser_jax.train.progress import DATA_WAIT_FRAC, IMAGES_PER_S, Progress, Stopwatch
+from ser_jax.train.progress import (
+    DATA_WAIT_FRAC,
+    IMAGES_PER_S,
+    UNREADABLE,
+    Progress,
+    Stopwatch,
+)
 from ser_jax.train.sharding import shard_batch
 from ser_jax.train.step import GRAD_NORM, TrainState, TrainStep
 
@@ -42,6 +50,7 @@ class Steps:
         progress: The progress line.
         save: Saves a state whose loss is known.
         should_stop: The signals.
+        unreadable: The records that the batches had to do without.
         num_skipped: Updates left out until now.
     """
 
@@ -55,6 +64,7 @@ class Steps:
     progress: Progress
     save: Save
     should_stop: StopSignal
+    unreadable: Unreadable
     num_skipped: int = 0
 
     def __post_init__(self) -> None:
@@ -64,6 +74,7 @@ class Steps:
         # Of the newest step: what it measured is fetched once the next is under way.
         self._pending: tuple[int, Metrics, bool] | None = None
         self._skipped_in_a_row = 0
+        self._problem: UnreadableRecordError | None = None
         self._waiting = Stopwatch()
         # Several processes stop at a step they agree on: each must come to it.
         self._is_alone = jax.process_count() == 1
@@ -80,6 +91,10 @@ class Steps:
         Raises:
             FloatingPointError: If loss, gradient norm or a weight is not finite, and
                 such updates are not left out or too many in a row.
+            FloatingPointError: If loss, gradient norm or a weight is not finite.
+            UnreadableRecordError: If too many records cannot be read. The last step is
+                saved: that before the batch, or, of several processes, the step they
+                then agreed on.
             Exception: What else ended it; if one process trains, its step is saved.
         """
         try:
@@ -89,9 +104,12 @@ class Steps:
                 if crops is None:
                     self._keep({})
                     break
+                self._note_unreadable(crops)
                 self._advance(crops)
                 if self._is_over():
                     break
+            if self._problem is not None:
+                raise self._problem
         except FloatingPointError:
             raise
         except Exception:
@@ -101,6 +119,17 @@ class Steps:
                     _logger.warning("Step %d is saved.", self._step)
             raise
         return self._step
+
+    def _note_unreadable(self, batch: Any) -> None:
+        try:
+            self.unreadable.note(batch)
+        except UnreadableRecordError as error:
+            if self._is_alone:
+                raise
+            # Others stand in for the records until all processes stop at one step.
+            if self._problem is None:
+                self._problem = error
+                self.should_stop.ask_all()
 
     def _is_wanted(self) -> bool:
         return not (self._is_alone and self.should_stop.received)
@@ -155,6 +184,8 @@ class Steps:
             values[DATA_WAIT_FRAC.name] = self._waiting.fraction()
             if self.progress.images_per_s is not None:  # unknown before the second step
                 values[IMAGES_PER_S.name] = self.progress.images_per_s
+            if self.unreadable.indices:
+                values[UNREADABLE.name] = len(self.unreadable.indices)
             self.write(step, values)
 
     def _check(self, step: int, values: dict[str, float]) -> None:

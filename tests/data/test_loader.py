@@ -9,9 +9,9 @@ from absl import flags
 
 from ser_jax.data import loader, sources
 from ser_jax.data.crops import CropSpec
-from ser_jax.data.decode import UnreadableImageError
 from ser_jax.data.host_transforms import CentreCrop, RandomCrops
 from ser_jax.data.prepare import write
+from ser_jax.data.sources import UnreadableRecordError
 
 CROPS = RandomCrops((CropSpec("a", 8), CropSpec("b", 4, scale=(0.05, 0.3))))
 THREADS = {"num_threads": 2, "prefetch_batches": 2}
@@ -153,9 +153,9 @@ def test_unreadable_record_is_named(tmp_path):
     source = sources.open_source("hurt", "train", tmp_path)
     (bad,) = (i for i in range(4) if len(source[i]["image"]) == 40)
     message = f"record {bad} of 'hurt', split 'train'.*prepare it again"
-    with pytest.raises(UnreadableImageError, match=message):
+    with pytest.raises(UnreadableRecordError, match=message):
         take(source, 1)
-    with pytest.raises(UnreadableImageError, match=message):
+    with pytest.raises(UnreadableRecordError, match=message):
         evaluate(source)
 
 

@@ -1,12 +1,17 @@
 """How a run ends before its time: signals, errors, numbers that are none, a lock."""
 
 import os
+import pathlib
 import signal
 
 import pytest
-from helpers.runs import final_state, run
+from helpers.runs import assert_same_state, final_state, run
 
 from ser_jax import main
+from ser_jax.data.crops import CropSpec
+from ser_jax.data.host_transforms import RandomCrops
+from ser_jax.data.loader import train_loader
+from ser_jax.data.sources import open_source
 from ser_jax.storage.lock import only_writer
 from ser_jax.train import loop
 
@@ -65,6 +70,37 @@ def test_whatever_ends_training_what_was_trained_is_saved(plain, tmp_path, after
     with pytest.raises(OSError, match="the disk is gone"):
         run(plain, tmp_path, 6)
     assert final_state(plain, tmp_path)[1] == 3
+
+
+def test_a_record_that_cannot_be_read(plain, tmp_path):
+    """Red if going on without it is another run after an interruption."""
+    plain.dataset.data_dir = str(tmp_path / "data")
+    plain.checkpoint.every_steps = 10**6
+    source = open_source("digits", "train", tmp_path / "data")
+    crops = RandomCrops((CropSpec("a", 8),))
+    order = train_loader(
+        source,
+        crops,
+        batch_size=plain.batch_size,
+        seed=plain.seed,
+        num_threads=1,
+        prefetch_batches=1,
+        start_step=2,
+    )
+    bad = int(next(order)["index"][5])
+    order.close()
+    shard = pathlib.Path(source.shards[0].path)
+    data, image = bytearray(shard.read_bytes()), source[bad]["image"]
+    data[bytes(data).index(image) + len(image) // 2] ^= 8
+    shard.write_bytes(data)
+    with pytest.raises(ValueError, match=f"record {bad} of 'digits'.*max_bad_frac"):
+        run(plain, tmp_path / "run", 5)
+    assert final_state(plain, tmp_path / "run")[1] == 2
+    plain.loader.max_bad_frac = 0.01
+    for workdir in (tmp_path / "run", tmp_path / "other"):
+        assert run(plain, workdir, 5)["unreadable_records"] == 1
+    states = [final_state(plain, tmp_path / name)[0] for name in ("run", "other")]
+    assert_same_state(*states)
 
 
 def test_weights_that_are_not_finite_are_not_saved(plain, tmp_path):

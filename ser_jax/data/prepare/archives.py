@@ -124,7 +124,7 @@ def read_imagenet(train_tar: epath.Path | None, val_tar: epath.Path | None) -> I
         str(builder.version),
         builder.info.features,
         splits,
-        tuple(filter(None, (train_tar, val_tar))),
+        archives=tuple(filter(None, (train_tar, val_tar))),
     )
 
 

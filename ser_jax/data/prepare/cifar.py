@@ -86,7 +86,7 @@ def read_cifar(path: epath.Path) -> ImageSet:
         ) from error
     except ValueError as error:
         raise damaged(path, error) from error
-    return ImageSet(name, str(builder.version), features, splits, (path,))
+    return ImageSet(name, str(builder.version), features, splits, archives=(path,))
 
 
 def _class_names(

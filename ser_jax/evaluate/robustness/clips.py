@@ -133,10 +133,7 @@ def generated_clips(source: Source, name: str, *, size_px: int, seed: int) -> Cl
         try:
             image = decode_image(record["image"])
         except UnreadableImageError as error:
-            raise ValueError(
-                f"record {clip} of {source.name!r}, split {source.split!r}, cannot be "
-                f"decoded: {error}. Prepare the data set again."
-            ) from error
+            raise source.unreadable(clip, error) from error
         return Loaded(resize_short_side(image, RESIZE_PX[size_px]), record["label"])
 
     def frame(image: np.ndarray, clip: int, step: int) -> np.ndarray:

@@ -107,7 +107,7 @@ def test_wide_pictures_keep_their_margin_until_the_crop():
 def test_unreadable_picture():
     source = make_source([plain(0)], [0])
     source.records[0]["image"] = b"no picture"
-    with pytest.raises(ValueError, match="record 0 of 'coloured'.*cannot be decoded"):
+    with pytest.raises(ValueError, match="record 0 of 'coloured'.*cannot be read"):
         evaluate(source)
 
 

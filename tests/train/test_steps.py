@@ -1,0 +1,71 @@
+"""Steps that meet records that cannot be read, alone and beside other processes."""
+
+import types
+
+import pytest
+
+from ser_jax.data.sources import UnreadableRecordError
+from ser_jax.train.steps import Steps
+
+
+class Loop(Steps):
+    """Steps that compute nothing."""
+
+    def _advance(self, crops):
+        self._step += 1
+
+    def _is_over(self):
+        stop = self.should_stop(self._step)
+        if stop:
+            self._keep({})
+        return stop
+
+
+class Agreed:
+    """Processes that stop two steps after one has asked for it."""
+
+    received, asked_at, step = False, None, 0
+
+    def ask_all(self):
+        assert self.asked_at is None, "asked twice"
+        self.asked_at = self.step
+
+    def __call__(self, step):
+        self.step = step
+        return self.asked_at is not None and step == self.asked_at + 3
+
+
+class Bad:
+    """Too many records cannot be read, from the fourth batch on."""
+
+    num_batches = 0
+
+    def note(self, batch):
+        self.num_batches += 1
+        if self.num_batches > 3:
+            raise UnreadableRecordError(f"batch {self.num_batches}")
+
+
+@pytest.mark.parametrize("is_alone, last", [(True, 3), (False, 6)])
+def test_what_was_trained_is_saved(is_alone, last):
+    """Red if one of several processes leaves the others waiting."""
+    saved = []
+    resolved = types.SimpleNamespace(stop_step=10)
+    steps = Loop(
+        experiment=types.SimpleNamespace(resolved=resolved),
+        mesh=None,
+        state=types.SimpleNamespace(step=0),
+        train_step=None,
+        equiv_grad_norm=None,
+        probe=None,
+        write=None,
+        progress=None,
+        save=lambda step, *_: saved.append(step),
+        should_stop=Agreed(),
+        unreadable=Bad(),
+    )
+    steps._is_alone = is_alone
+    loader = types.SimpleNamespace(take=lambda wanted: {})
+    with pytest.raises(UnreadableRecordError, match="batch 4"):
+        steps.run(loader)
+    assert saved == [last]
