@@ -49,7 +49,9 @@ def complete(record: Mapping[str, Any]) -> dict[str, Any]:
     """
     filled: dict[str, Any] = copy.deepcopy(dict(record))
     flat = flatten(filled, ".")
-    names = (filled[part]["name"] for part in ("objective", "regularizer"))
+    names = [str(flat.get(f"{part}.name")) for part in ("objective", "regularizer")]
+    if "None" in names:
+        raise ValueError("the record has no objective.name and regularizer.name")
     for path, default in flatten(base_config(*names).to_dict(), ".").items():
         if path in flat:
             continue

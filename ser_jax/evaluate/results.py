@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -77,6 +76,37 @@ def evaluate(
             files.write_json(into / "results.json", results)
             files.write_text(into / "results.md", as_text(results))
     return results | {"failed": failed}
+
+
+def read_results(path: epath.Path) -> dict[str, Any]:
+    """What `results.json` holds.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content: "tasks", task -> its results; where they are there, "measured" and
+        "left_out", by task too.
+
+    Raises:
+        ValueError: If it is something else; names the file.
+        OSError: If it cannot be read.
+    """
+    try:
+        results = files.read_json(path)
+        results["tasks"] = results.get("tasks")
+        for name in ("tasks", "measured", "left_out"):
+            if not isinstance(results.get(name, {}), dict):
+                raise ValueError(f"its {name} are {results[name]!r:.40}")
+        for task, of_task in results["tasks"].items():
+            if not isinstance(of_task, dict):
+                raise ValueError(f"its {task} is {of_task!r:.40}")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is no file of results of ser_jax.evaluate: {error}. Move it away "
+            "and evaluate again."
+        ) from error
+    return results
 
 
 def choose(
@@ -181,13 +211,8 @@ def _earlier(path: epath.Path, subject: Subject) -> dict[str, Any]:
     """What was measured before on the same weights, if anything was."""
     if not path.exists():
         return {}
-    try:
-        results = json.loads(path.read_text())
-        digest = results["digest"]
-    except (ValueError, KeyError) as error:
-        raise ValueError(
-            f"{path} is no file of results ({error}); move it away."
-        ) from error
+    results = read_results(path)
+    digest = results.get("digest")
     if digest != subject.encoder.digest:
         of = [results.get(key) for key in ("run", "step", "encoder")]
         raise ValueError(

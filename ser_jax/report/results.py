@@ -1,14 +1,16 @@
 """What evaluations of runs have left behind, as columns of a report."""
 
 import dataclasses
-import json
 import math
+import os
+import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
+from ser_jax.evaluate.results import read_results
 from ser_jax.evaluate.tasks import TASKS
 from ser_jax.report.page import Row
 from ser_jax.storage.runs import RunRecord
@@ -111,18 +113,52 @@ def value_row(name: str, path: str, values: Sequence[Any]) -> Row:
 
 
 def _read(path: epath.Path) -> dict[str, Any]:
+    """Results whose parts that are drawn are what can be drawn."""
+    results = read_results(path)
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        _check(results["tasks"], path.parent)
     except ValueError as error:
         raise ValueError(
-            f"{path} cannot be read ({error}); delete it and evaluate again."
-        ) from error
-    if not isinstance(results, dict) or not isinstance(results.get("tasks"), dict):
-        raise ValueError(
-            f'{path} has no "tasks"; it is no result of ser_jax.evaluate. Delete it '
+            f"{path} holds what ser_jax.evaluate does not write: {error}. Delete it "
             "and evaluate again."
-        )
+        ) from error
     return results
+
+
+def _check(tasks: Mapping[str, Any], folder: epath.Path) -> None:
+    for task in ("equivariance", "seis"):
+        for layer, transforms in tasks.get(task, {}).items():
+            if layer.startswith("layer_"):
+                path = f"{task}/{layer}"
+                _want(path, layer.removeprefix("layer_").isdecimal())
+                _want(path, isinstance(transforms, dict))
+                for name, metrics in transforms.items():
+                    _want(f"{path}/{name}", isinstance(metrics, dict))
+                    for metric, value in metrics.items():
+                        _want(f"{path}/{name}/{metric}", _is_number(value))
+    _want("linear/top1", _is_number(tasks.get("linear", {}).get("top1")))
+    errors = tasks.get("corruptions", {}).get("errors", {})
+    _want("corruptions/errors", isinstance(errors, dict))
+    for name, values in errors.items():
+        path = f"corruptions/errors/{name}"
+        _want(path, isinstance(values, list) and bool(values))
+        _want(path, None not in values and all(map(_is_number, values)))
+        _want(path, len(values) == len(next(iter(errors.values()))))
+    for name, picture in tasks.get("pictures", {}).items():
+        path = f"pictures/{name}"
+        _want(path, isinstance(picture, str))
+        real = pathlib.Path(os.path.realpath(folder / picture))  # links followed
+        if not real.is_relative_to(os.path.realpath(folder)):
+            raise ValueError(f"{path}, {picture!r}, lies outside of its folder")
+
+
+def _want(path: str, is_right: bool) -> None:
+    if not is_right:
+        raise ValueError(f"no {path} that could be shown")
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or type(value) in (int, float)
 
 
 def _text(value: Any) -> str:

@@ -154,7 +154,7 @@ def _pictures(column: Column, folder: epath.Path) -> Iterator[Piece]:
         title, caption = PICTURES[kind]
         path = folder / str(names[kind])
         yield Heading(title)
-        if path.exists():
+        if path.is_file():
             yield figure(path, f"{title}: {column.name}", caption)
         else:
             command = _command(column.run)
@@ -242,7 +242,8 @@ def _regularized_layers(run: RunRecord) -> tuple[int, ...]:
     settings = run.settings or {}
     if settings.get("regularizer.name") != "ser":
         return ()
-    return tuple(settings.get("regularizer.layers") or [settings["regularizer.layer"]])
+    layers = settings.get("regularizer.layers") or [settings.get("regularizer.layer")]
+    return tuple(k for k in layers if isinstance(k, int))
 
 
 def _setting_row(name: str, values: Sequence[Any]) -> Row:

@@ -7,6 +7,7 @@ what a killed one leaves behind: `.NAME.partial`, which nothing reads.
 import contextlib
 import fnmatch
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,9 @@ from typing import IO, Any
 from etils import epath
 
 PathLike = str | os.PathLike[str]
+
+_logger = logging.getLogger(__name__)
+_told: set[str] = set()
 
 
 def as_path(path: PathLike) -> epath.Path:
@@ -104,6 +108,62 @@ def write_json(path: PathLike, content: Mapping[str, Any]) -> epath.Path:
         The path.
     """
     return write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False))
+
+
+def read_json(path: PathLike) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ValueError: If it holds something else; names the file.
+        OSError: If it cannot be read.
+    """
+    try:
+        return parse_object(epath.Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """A JSON object.
+
+    Args:
+        data: UTF-8.
+
+    Returns:
+        The object; a whole number of twenty digits or more is a float in it.
+
+    Raises:
+        ValueError: If it is something else, or no JSON.
+    """
+    try:
+        content = json.loads(data.decode(), parse_int=_number)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"not an object in braces but {content!r:.40}")
+    return content
+
+
+def warn_once(path: PathLike, message: str) -> None:
+    """Logs what is wrong with a file, at the first time that it is asked to.
+
+    Args:
+        path: The file.
+        message: What is wrong; names it.
+    """
+    if os.fspath(path) not in _told:
+        _told.add(os.fspath(path))
+        _logger.warning(message)
+
+
+def _number(digits: str) -> int | float:
+    return int(digits) if len(digits) < 20 else float(digits)
 
 
 def _plain(value: Any) -> Any:

@@ -10,11 +10,12 @@ import numpy as np
 from etils import epath
 from tensorboardX import SummaryWriter
 
-from ser_jax.storage.files import PathLike, whole_file
+from ser_jax.storage.files import PathLike, parse_object, warn_once, whole_file
 
 Curves = dict[str, np.ndarray]  # Metric to its finite (step, value) pairs, `[n, 2]`.
 
 _FILE_NAME = "metrics.jsonl"
+_LAST_STEP = 2**53  # as far as a float can count
 
 
 class MetricWriter:
@@ -100,15 +101,18 @@ class MetricWriter:
 def read_metrics(workdir: PathLike) -> list[dict[str, float]]:
     """Rows of a run's `metrics.jsonl`, also while it is being written.
 
+    A row that is none (no JSON object, no step, a value that is no number) is left out,
+    which is said once.
+
     Args:
         workdir: The run's directory.
 
     Returns:
-        One dictionary per row, in the order written: `step`, `wall_time` and the
+        One dictionary per row, in the order of their steps: `step`, `wall_time` and the
         metrics. What was not finite is NaN. Empty if there is no file.
 
     Raises:
-        ValueError: If a complete line is not JSON.
+        OSError: If the file cannot be read.
     """
     return [
         {name: math.nan if value is None else value for name, value in row.items()}
@@ -123,27 +127,43 @@ def read_curves(workdir: PathLike) -> Curves:
         workdir: The run's directory.
 
     Returns:
-        The curves; a metric that was never finite is absent.
+        The curves, a step at most once: the last that was written of it. A metric that
+        was never finite is absent.
     """
-    points: dict[str, list[tuple[float, float]]] = {}
+    points: dict[str, dict[float, float]] = {}
     for row in read_metrics(workdir):
         for name, value in row.items():
             if math.isfinite(value):
-                points.setdefault(name, []).append((row["step"], value))
-    return {name: np.array(pairs) for name, pairs in points.items()}
+                points.setdefault(name, {})[row["step"]] = value
+    return {name: np.array(list(of.items())) for name, of in points.items()}
 
 
 def _read_rows(path: epath.Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     # What follows the last line break is a row that a killed run did not finish.
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    rows = []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    rows, problems = [], []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
+            rows.append(_checked(parse_object(line)))
         except ValueError as error:
-            raise ValueError(
-                f"line {number} of {path} is not JSON ({error}); remove the line"
-            ) from error
-    return rows
+            problems.append(f"line {number}: {error}")
+    if problems:
+        message = f"{path}: {len(problems)} of {len(lines)} rows are left out;"
+        warn_once(path, f"{message} the first is {problems[0]}")
+    return sorted(rows, key=lambda row: row["step"])
+
+
+def _checked(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, what is not finite as None."""
+    step = row.get("step")
+    if type(step) is not int or not 0 <= step <= _LAST_STEP:
+        raise ValueError(f"its step is {step!r:.40}, no whole number from 0 on")
+    for name, value in row.items():
+        if value is not None and type(value) not in (int, float):
+            raise ValueError(f"{name} is {value!r:.40}, no number")
+    return {
+        name: value if value is not None and math.isfinite(value) else None
+        for name, value in row.items()
+    }

@@ -116,8 +116,7 @@ def setting_text(value: Any) -> str:
 
 
 def _read_run(name: str, path: epath.Path) -> RunRecord:
-    files = [path / "metrics.jsonl", path / "summary.json"]
-    if not files[0].exists():
+    if not (path / "metrics.jsonl").exists():
         found = [
             *matching(path, "*/metrics.jsonl"),
             *matching(path, "*/*/metrics.jsonl"),
@@ -129,7 +128,7 @@ def _read_run(name: str, path: epath.Path) -> RunRecord:
             f"{path} is no run: it {what}. Give the --workdir of a run of "
             f"ser_jax.main.{hint}"
         )
-    ended = read_summary(path) if files[1].exists() else {}
+    ended = read_summary(path) or {}
     config = ended.pop("config", None) or _saved_config(path)
     settings = None if config is None else flatten(config, ".")
     return RunRecord(name, path, read_curves(path), ended, settings)

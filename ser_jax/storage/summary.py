@@ -1,13 +1,15 @@
 """The end of a run: one JSON file, one table."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
-from ser_jax.storage.files import PathLike, write_json
+from ser_jax.storage.files import PathLike, read_json, warn_once, write_json
 from ser_jax.storage.tables import flatten, table, to_text
+
+# What is read, not only shown.
+_KINDS = {"steps": int, "config": dict, "accounting": dict, "device": str}
 
 
 def write_summary(
@@ -30,16 +32,32 @@ def write_summary(
     return write_json(path, {**summary, "config": config})
 
 
-def read_summary(workdir: PathLike) -> dict[str, Any]:
+def read_summary(workdir: PathLike) -> dict[str, Any] | None:
     """What `write_summary` wrote.
 
     Args:
         workdir: The run's directory.
 
     Returns:
-        The summary, with the config under "config".
+        The summary, with the config under "config"; None if there is none, or it is
+        damaged, which is said once: the run is then one that has not ended.
+
+    Raises:
+        OSError: If the file cannot be read.
     """
-    return json.loads((epath.Path(workdir) / "summary.json").read_text())
+    path = epath.Path(workdir) / "summary.json"
+    if not path.exists():
+        return None
+    try:
+        summary = read_json(path)
+        for name, kind in _KINDS.items():
+            if name in summary and type(summary[name]) is not kind:
+                found = f"{name} is {summary[name]!r:.40}"
+                raise ValueError(f"{path} is damaged: {found}, no {kind.__name__}")
+    except ValueError as error:
+        warn_once(path, f"{error}. The run is taken as one that has not ended.")
+        return None
+    return summary
 
 
 def final_table(summary: Mapping[str, Any]) -> str:

@@ -2,10 +2,10 @@
 
 Runs a grid of settings times seeds, one run after the other, each a process of its own
 in `DIR/CELL/seedN`; then one table and one plot of a metric with its 95 % interval over
-the seeds. The same command goes on where a stopped sweep left off.
+the seeds. The same command goes on where a stopped sweep left off: what stops a run
+(see `ser_jax.main`) stops the sweep, its run saved, with the same exit status.
 """
 
-import functools
 import shlex
 import sys
 
@@ -14,7 +14,8 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from ser_jax.config import flags as command_line
-from ser_jax.sweep.runner import sweep
+from ser_jax.sweep.runner import SweepStopped, sweep
+from ser_jax.train.preemption import exit_status
 
 for _name in ("config", "show_config"):
     flags.declare_key_flag(_name)  # so that --help shows it
@@ -37,7 +38,8 @@ def main(argv: list[str]) -> None:
     """Runs the sweep that the flags describe, and prints its table."""
     del argv
     command_line.check_config_file(_EXAMPLE)
-    if _WORKDIR.value is None:
+    workdir = _WORKDIR.value
+    if workdir is None:
         command_line.fail(f"--workdir is missing. For example: {_EXAMPLE}")
     if not all(seed.isdigit() for seed in _SEEDS.value):
         command_line.fail(f"--seeds: expected 0,1,2 or the like, got {_SEEDS.value}.")
@@ -47,18 +49,23 @@ def main(argv: list[str]) -> None:
     flag = flags.FLAGS["config"]
     overrides = config_flags.get_override_values(flag)
 
-    command_line.run_or_fail(
-        functools.partial(
-            sweep,
-            config_flags.get_config_filename(flag),
-            _GRID.value,
-            [int(seed) for seed in _SEEDS.value],
-            _WORKDIR.value,
-            metric=_METRIC.value,
-            overrides=[f"--config.{k}={v}" for k, v in overrides.items()],
-            command=shlex.join(["python", "-m", "ser_jax.sweep", *sys.argv[1:]]),
-        )
-    )
+    def sweep_until_stopped() -> int:
+        try:
+            sweep(
+                config_flags.get_config_filename(flag),
+                _GRID.value,
+                [int(seed) for seed in _SEEDS.value],
+                workdir,
+                metric=_METRIC.value,
+                overrides=[f"--config.{k}={v}" for k, v in overrides.items()],
+                command=shlex.join(["python", "-m", "ser_jax.sweep", *sys.argv[1:]]),
+            )
+        except SweepStopped as stopped:
+            print(f"ser_jax: {stopped}", file=sys.stderr)
+            return exit_status(stopped.stopped_by)
+        return 0
+
+    sys.exit(command_line.run_or_fail(sweep_until_stopped))
 
 
 if __name__ == "__main__":

@@ -52,10 +52,13 @@ class SweepRun:
         Raises:
             ValueError: If that is the summary of another experiment.
         """
-        if not (self.workdir / "summary.json").exists():
-            return False
         ended = read_summary(self.workdir)
-        changed = differences(complete(ended["config"]), self.config)
+        if ended is None or not {"config", "steps"} <= ended.keys():
+            return False
+        try:
+            changed = differences(complete(ended["config"]), self.config)
+        except ValueError as error:
+            raise ValueError(f"{self.workdir / 'summary.json'}: {error}") from error
         if ended["steps"] > self.stop_step:
             changed.append(f"steps: {ended['steps']} -> {self.stop_step}")
         if changed:

@@ -136,8 +136,8 @@ def write_report(
 def _final_values(workdir: epath.Path) -> dict[str, float]:
     """The numbers a run ended with, by name: its last metrics and its summary."""
     curves = read_curves(workdir)
-    ended = read_summary(workdir)
-    ended.pop("config")
+    ended = read_summary(workdir) or {}
+    ended.pop("config", None)
     return {name: float(curve[-1, 1]) for name, curve in curves.items()} | {
         name: float(value)
         for name, value in flatten(ended).items()

@@ -14,8 +14,10 @@ from ser_jax.storage.metrics import read_metrics
 from ser_jax.storage.summary import read_summary
 from ser_jax.sweep.grid import SweepRun, expand, parse_grid
 from ser_jax.sweep.report import collect, write_report
+from ser_jax.train.preemption import SIGNALS, STOPPED
 
 _PROGRAM = (sys.executable, "-m", "ser_jax.main")
+_LOG = "output.txt"
 _POLL_S = 1.0
 
 
@@ -46,7 +48,7 @@ def sweep(
     Raises:
         ValueError: Before anything is run, if the grid, a cell's config or what is in
             the workdir is refused.
-        InterruptedError: After the report, if a signal ended the sweep.
+        SweepStopped: After the report, if a signal ended the sweep, or only a run.
         ChildProcessError: After the report, if a run failed.
     """
     folder = as_path(workdir)
@@ -62,9 +64,9 @@ def sweep(
     todo = [run for run in runs if not run.is_finished()]
     print(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished.", flush=True)
     with Interrupt() as interrupt:
-        failures = _run_all(todo, interrupt)
+        failures, stopped = _run_all(todo, interrupt)
     ended = [run for run in runs if run.is_finished()]
-    devices = {read_summary(run.workdir)["device"] for run in ended}
+    devices = {(read_summary(run.workdir) or {}).get("device", "-") for run in ended}
     about = {
         "command": command,
         "date": datetime.date.today().isoformat(),
@@ -73,22 +75,48 @@ def sweep(
     report = write_report(folder, collect(runs, metric), metric, about, len(seeds))
     print(f"\n{report}\n\nWritten to {folder}.")
     if interrupt.received:
-        raise InterruptedError(
+        raise SweepStopped(
             f"stopped by {interrupt.received.name}, {len(ended)} of {len(runs)} runs "
-            "finished. The same command goes on from here."
+            "finished. The same command goes on from here.",
+            interrupt.received.name,
         )
     if failures:
         raise ChildProcessError(
             f"{len(failures)} of {len(runs)} runs failed; the same command tries them "
             "again:\n  " + "\n  ".join(failures)
         )
+    if stopped:
+        raise SweepStopped(
+            f"{len(stopped)} of {len(runs)} runs were stopped by a signal, saved: "
+            f"{', '.join(str(run.workdir) for run in stopped)}. The same command goes "
+            "on with them."
+        )
     return report
 
 
-class Interrupt:
-    """SIGINT or SIGTERM, passed on to the run under way: it saves and ends.
+class SweepStopped(InterruptedError):
+    """A sweep ended before its time, and goes on when it is run again.
 
-    Listens inside its `with` block. A second signal kills the run.
+    Attributes:
+        stopped_by: Name of the signal; "SIGTERM" where only a run had it.
+    """
+
+    def __init__(self, message: str, stopped_by: str = "SIGTERM"):
+        """The error.
+
+        Args:
+            message: What stopped, and what to do.
+            stopped_by: Name of the signal.
+        """
+        super().__init__(message)
+        self.stopped_by = stopped_by
+
+
+class Interrupt:
+    """A signal that stops a run, passed on to the one under way: it saves and ends.
+
+    Listens inside its `with` block, not to what is ignored. A second signal kills the
+    run.
     """
 
     received: signal.Signals | None = None
@@ -98,7 +126,8 @@ class Interrupt:
         """Starts listening."""
         self._previous: dict[signal.Signals, Any] = {
             number: signal.signal(number, self._receive)
-            for number in (signal.SIGINT, signal.SIGTERM)
+            for number in SIGNALS
+            if signal.getsignal(number) != signal.SIG_IGN
         }
         return self
 
@@ -160,11 +189,11 @@ class SweepProgress:
         """Counts a run's steps no more, and says why.
 
         Args:
-            run: A run that failed.
-            why: Its message.
+            run: A run that ended before its time.
+            why: "failed: ...", or the like.
         """
         self._line.total -= run.stop_step - self._steps[run.workdir]
-        self._line.say(f"{run.cell} seed {run.seed} failed: {why}")
+        self._line.say(f"{run.cell} seed {run.seed} {why}")
 
     def close(self) -> None:
         """Lets whatever is written next begin on a line of its own."""
@@ -178,26 +207,33 @@ class SweepProgress:
         return f"{line}, {self._line.rate:.3g} steps/s" if self._line.rate else line
 
 
-def _run_all(runs: Sequence[SweepRun], interrupt: Interrupt) -> list[str]:
-    """Runs one after the other; what went wrong, one text a failed run."""
-    failures = []
+def _run_all(
+    runs: Sequence[SweepRun], interrupt: Interrupt
+) -> tuple[list[str], list[SweepRun]]:
+    """Runs one after the other; what failed, a text each, and what was stopped."""
+    failures, stopped = [], []
     progress = SweepProgress(runs)
     for run in runs:
         if interrupt.received:
             break
-        problem = _run(run, interrupt, progress)
-        if problem is not None:
-            failures.append(f"{run.workdir}: {problem}")
-            progress.give_up(run, problem)
+        status = _run(run, interrupt, progress)
+        if interrupt.received or (status == 0 and run.is_finished()):
+            continue
+        if status in STOPPED:
+            stopped.append(run)
+            progress.give_up(run, "was stopped by a signal, saved")
+            continue
+        problem = _problem(run, status)
+        failures.append(f"{run.workdir}: {problem}")
+        progress.give_up(run, f"failed: {problem}")
     progress.close()
-    return failures
+    return failures, stopped
 
 
-def _run(run: SweepRun, interrupt: Interrupt, progress: SweepProgress) -> str | None:
-    """Runs one to its end; what went wrong, if something did."""
+def _run(run: SweepRun, interrupt: Interrupt, progress: SweepProgress) -> int:
+    """Runs one to its end; its exit status."""
     run.workdir.mkdir(parents=True, exist_ok=True)
-    log = run.workdir / "output.txt"
-    with log.open("wb") as out:
+    with (run.workdir / _LOG).open("wb") as out:
         process = subprocess.Popen(
             [*_PROGRAM, *run.arguments, f"--workdir={run.workdir}"],
             stdin=subprocess.DEVNULL,
@@ -216,12 +252,16 @@ def _run(run: SweepRun, interrupt: Interrupt, progress: SweepProgress) -> str | 
         finally:
             process.kill()  # does nothing to one that has ended
     progress.update(run)
-    if interrupt.received or (process.returncode == 0 and run.is_finished()):
-        return None
+    return process.returncode
+
+
+def _problem(run: SweepRun, status: int) -> str:
+    """What went wrong, as a run's output ends with it."""
+    log = run.workdir / _LOG
     text = log.read_bytes().decode(errors="replace").strip()
     message = text.rpartition("ser_jax: error: ")[2].partition("\n(--traceback")[0]
     if message == text:  # no message of ours: how a traceback ends
-        message = text.rpartition("\n")[2] or f"exit status {process.returncode}"
+        message = text.rpartition("\n")[2] or f"exit status {status}"
     return f"{message} (see {log})"
 
 

@@ -124,16 +124,13 @@ def train(
         return {"stopped_by": should_stop.name, "step": step}
     if not is_primary:
         return {}
-    if step == first_step and (path / "summary.json").exists():
+    ended = read_summary(path) if step == first_step else None
+    if ended is not None:
         _logger.info("Nothing to do: %s ended at step %d.", path, step)
-        return read_summary(path)
-    summary = _summarise(
-        experiment,
-        read_metrics(path),
-        images_per_s,
-        time.monotonic() - run.started,
-        mesh,
-    )
+        return ended
+    wall_s = time.monotonic() - run.started
+    rows = read_metrics(path)
+    summary = _summarise(experiment, step, rows, images_per_s, wall_s, mesh)
     write_summary(path, summary, experiment.config)
     return summary
 
@@ -273,6 +270,7 @@ def _equiv_grad_norm(
 
 def _summarise(
     experiment: Experiment,
+    step: int,
     rows: list[dict[str, float]],
     images_per_s: float | None,
     wall_s: float,
@@ -283,14 +281,14 @@ def _summarise(
     knn = KNN_ACCURACY.name
     accuracies = [row[knn] for row in rows if knn in row]
     return {
-        "loss_first": losses[0],
-        "loss_last": losses[-1],
+        "loss_first": losses[0] if losses else None,
+        "loss_last": losses[-1] if losses else None,
         knn: accuracies[-1] if accuracies else None,
         f"{knn}_untrained": accuracies[0] if accuracies else None,
         "images_per_s": images_per_s,
         "wall_s": wall_s,
-        "steps": rows[-1]["step"],
-        UNREADABLE.name: max(row.get(UNREADABLE.name, 0) for row in rows),
+        "steps": step,
+        UNREADABLE.name: max((row.get(UNREADABLE.name, 0) for row in rows), default=0),
         "device": f"{mesh.size} x {jax.devices()[0].device_kind}",
         "accounting": account(experiment),
     }

@@ -10,7 +10,8 @@ from jax.experimental import multihost_utils
 
 _RUN_ME_AGAIN = 75  # EX_TEMPFAIL, what schedulers requeue a job at
 _INTERRUPTED = 130  # what a shell gives a program that Ctrl-C ended
-_SIGNALS = [
+STOPPED = (_RUN_ME_AGAIN, _INTERRUPTED)
+SIGNALS = [
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
     if hasattr(signal, name)
@@ -48,7 +49,7 @@ class StopSignal:
         self.received = False
         self._previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in SIGNALS:
                 # With several processes, JAX catches it and picks a step for all.
                 for_all = number == signal.SIGTERM and jax.process_count() > 1
                 if not for_all and signal.getsignal(number) != signal.SIG_IGN:

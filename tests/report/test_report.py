@@ -251,11 +251,33 @@ def test_where_it_goes(runs, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "content, message",
-    [("{", "cannot be read"), ("[]", 'no "tasks"'), ('{"tasks": 1}', 'no "tasks"')],
+    [
+        *(
+            ("{", "not JSON"),
+            ("", "not JSON"),
+            ("null", "not an object"),
+            ("[]", "not"),
+        ),
+        *(("{}", "tasks are None"), ('{"tasks": 1}', "tasks are 1")),
+        ('{"tasks": {}, "left_out": []}', "left_out are "),
+        ('{"tasks": {"knn": null}}', "knn is None"),
+        ('{"tasks": {"equivariance": {"layer_1": 3}}}', "equivariance/layer_1 "),
+        ('{"tasks": {"seis": {"layer_1": {"flip": []}}}}', "seis/layer_1/flip "),
+        ('{"tasks": {"seis": {"layer_x": {}}}}', "seis/layer_x "),
+        ('{"tasks": {"linear": {"top1": "high"}}}', "linear/top1 "),
+        ('{"tasks": {"corruptions": {"errors": {"fog": []}}}}', "errors/fog "),
+        ('{"tasks": {"corruptions": {"errors": [1]}}}', "corruptions/errors "),
+        ('{"tasks": {"pictures": {"attention": null}}}', "pictures/attention "),
+        ('{"tasks": {"pictures": {"attention": "../../x.png"}}}', "outside"),
+        ('{"tasks": {"pictures": {"attention": "/etc/x.png"}}}', "outside"),
+        ('{"tasks": {"pictures": {"attention": "linked.png"}}}', "outside"),
+    ],
 )
 def test_results_that_cannot_be_read(runs, tmp_path, content, message):
     """Red if the message is lost, or a page is left behind."""
-    (tmp_path / "ser" / "eval" / "3-online" / "results.json").write_text(content)
+    folder = tmp_path / "ser" / "eval" / "3-online"
+    (folder / "results.json").write_text(content)
+    (folder / "linked.png").symlink_to(tmp_path / "page.html")
     with pytest.raises(ValueError, match=f"ser/eval/3-online/results.json.*{message}"):
         report(runs, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()

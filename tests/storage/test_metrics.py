@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from ser_jax.storage.metrics import MetricWriter, read_metrics
+from ser_jax.storage.metrics import MetricWriter, read_curves, read_metrics
 
 
 def write(workdir, steps, **options):
@@ -61,9 +61,59 @@ def test_resuming_drops_what_will_be_written_again(tmp_path):
     assert not list(tmp_path.glob(".*.partial"))
 
 
-def test_a_broken_line_is_named(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(ValueError, match=r"line 2 of .*metrics.jsonl is not JSON"):
+ODD_ROWS = [
+    *(b"no json", b"[1, 2]", b"null", b"7", b'"step"', b"", b"{", b"[" * 100_000),
+    *(b'{"loss": 1.0}', b'{"step": "3"}', b'{"step": -1}', b'{"step": 3.5}'),
+    *(b'{"step": true}', b'{"step": null}', b'{"step": [3]}', b'{"step": NaN}'),
+    *(b'{"step": 1' + b"0" * 30 + b"}", b'{"step": 9007199254740993}'),
+    *(b'{"step": 3, "loss": "1.0"}', b'{"step": 3, "loss": [1.0]}'),
+    *(b'{"step": 3, "loss": {"a": 1}}', b'{"step": 3, "loss": false}'),
+    *(b'{"step": 3, "wall_time": "now"}', b"\xff\xfe{}", b"\0" * 40),
+    b'{"step": 3, \0"loss": 1.0}',
+]
+
+
+@pytest.mark.parametrize("odd", ODD_ROWS)
+def test_a_row_that_is_none_is_left_out(tmp_path, odd, caplog):
+    """Red if it ends the reading, is in the way of resuming, or is not told of."""
+    write(tmp_path, [1, 2])
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + odd + b"\n" + b'{"step": 4, "loss": 6.0}\n')
+    for _ in range(2):
+        assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 4]
+        assert read_curves(tmp_path)["loss"].tolist() == [[1, 9], [2, 8], [4, 6]]
+    (told,) = caplog.messages
+    assert f"{path}: 1 of 4 rows are left out; the first is line 3: " in told
+    write(tmp_path, [3], start_step=2)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3]
+
+
+def test_values_that_are_no_numbers_of_json_are_not_finite(tmp_path):
+    """What other writers make of NaN; and it is valid JSON after resuming."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(
+        '{"step": 1, "a": NaN, "b": -Infinity, "c": 1e999, "d": 1' + "0" * 400 + "}\n"
+    )
+    (row,) = read_metrics(tmp_path)
+    assert not any(math.isfinite(row[name]) for name in "abcd"[:3])
+    write(tmp_path, [2], start_step=1)
+    assert "NaN" not in path.read_text() and "Infinity" not in path.read_text()
+
+
+def test_rows_out_of_order_and_twice(tmp_path):
+    write(tmp_path, [3, 1, 2])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "loss": 0.5}\n')
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 2, 3]
+    assert read_curves(tmp_path)["loss"].tolist() == [[1, 9], [2, 0.5], [3, 7]]
+
+
+def test_no_row_and_no_file(tmp_path):
+    (tmp_path / "metrics.jsonl").touch()
+    assert read_metrics(tmp_path) == [] and read_curves(tmp_path) == {}
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(OSError, match="metrics.jsonl"):
         read_metrics(tmp_path)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ser_jax.storage import summary
+from ser_jax.storage.runs import read_runs
 
 
 def test_summary_is_plain_json_and_replaced_as_a_whole(tmp_path):
@@ -37,6 +38,36 @@ def test_a_summary_that_fails_leaves_the_old_one(tmp_path):
     with pytest.raises(TypeError, match="not JSON serializable"):
         summary.write_summary(tmp_path, {"a": object()}, {})
     assert (tmp_path / "summary.json").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(
+            b"null",
+            b"[]",
+            b"7",
+            b"",
+            b'{"steps": 4, ',
+            b"\xff",
+            b"\0" * 9,
+            b"[" * 10**5,
+        ),
+        *(b'{"steps": "4"}', b'{"steps": 4.0}', b'{"steps": null}', b'{"steps": true}'),
+        *(b'{"config": null}', b'{"config": []}', b'{"config": "a"}'),
+        *(b'{"accounting": [1]}', b'{"device": 3}'),
+    ],
+)
+def test_a_damaged_summary_is_of_a_run_that_has_not_ended(tmp_path, content, caplog):
+    path = tmp_path / "summary.json"
+    assert summary.read_summary(tmp_path) is None and not caplog.messages
+    path.write_bytes(content)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 4, "loss": 1.0}\n')
+    assert summary.read_summary(tmp_path) is None
+    (run,) = read_runs([tmp_path])
+    assert not run.is_finished and run.last_step == 4 and run.summary == {}
+    (told,) = caplog.messages
+    assert str(path) in told and "has not ended" in told
 
 
 def test_table():

@@ -18,7 +18,7 @@ from ser_jax.storage import summary
 from ser_jax.storage.metrics import MetricWriter
 from ser_jax.sweep import runner as sweep_runner
 from ser_jax.sweep.grid import expand, parse_grid
-from ser_jax.sweep.runner import sweep
+from ser_jax.sweep.runner import SweepStopped, sweep
 
 WEIGHTS = "regularizer.weight=0.0,0.5"
 
@@ -33,6 +33,8 @@ with pathlib.Path(sys.argv[1]).with_name("calls.txt").open("a") as calls:
 weight = float(arguments["config.regularizer.weight"])
 if weight < 0:
     sys.exit("ser_jax: error: refused,\\nfor a reason\\n(--traceback shows where)")
+if weight in (7.5, 7.3):
+    sys.exit(75 if weight == 7.5 else 130)
 if weight > 8:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     workdir.joinpath("waiting").touch()
@@ -156,7 +158,9 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(swept, tmp_path):
     assert "| regularizer.weight=0.5  |  1/1 |" in text
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
+)
 def test_a_signal_stops_the_run_and_the_sweep(swept, tmp_path, number):
     """Red if the run goes on, the next begins, or the report is not written."""
     waiting = tmp_path / "sweep" / "regularizer.weight=9.0" / "seed0" / "waiting"
@@ -168,12 +172,45 @@ def test_a_signal_stops_the_run_and_the_sweep(swept, tmp_path, number):
 
     threading.Thread(target=interrupt, daemon=True).start()
     before = signal.getsignal(number)
-    with pytest.raises(InterruptedError, match=f"{number.name}, 1 of 3 runs finished"):
+    said = f"{number.name}, 1 of 3 runs finished"
+    with pytest.raises(SweepStopped, match=said) as stopped:
         swept("regularizer.weight=0.5,9.0,1.0", [0])
+    assert stopped.value.stopped_by == number.name
     assert swept.calls == [f"regularizer.weight={w}/seed0" for w in ("0.5", "9.0")]
     assert not (tmp_path / "sweep" / "regularizer.weight=1.0").exists()
     assert "1/1" in (tmp_path / "sweep" / "sweep.md").read_text()
     assert signal.getsignal(number) is before
+
+
+def test_a_run_that_was_stopped_has_not_failed(swept, tmp_path):
+    """Red if it counts as a failure of its setting, or stops the others."""
+    said = "2 of 3 runs were stopped by a signal, saved: .*weight=7.5.*weight=7.3"
+    with pytest.raises(SweepStopped, match=said):
+        swept("regularizer.weight=7.5,7.3,1.0", [0])
+    assert len(swept.calls) == 3
+    text = (tmp_path / "sweep" / "sweep.md").read_text()
+    assert "| regularizer.weight=7.5 |  0/1 |" in text
+    assert "| regularizer.weight=1.0 |  1/1 |" in text
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["null", "[]", "", '{"steps": 6}', '{"steps": "6", "config": {}}', '{"config": 3}'],
+)
+def test_a_run_whose_summary_is_damaged_is_run_again(swept, tmp_path, content):
+    swept("regularizer.weight=1.0", [0])
+    path = tmp_path / "sweep" / "regularizer.weight=1.0" / "seed0" / "summary.json"
+    path.write_text(content)
+    swept("regularizer.weight=1.0", [0])
+    assert len(swept.calls) == 2 and '"steps": 6' in path.read_text()
+
+
+def test_a_record_of_no_experiment_is_named(swept, tmp_path):
+    swept("regularizer.weight=1.0", [0])
+    path = tmp_path / "sweep" / "regularizer.weight=1.0" / "seed0" / "summary.json"
+    path.write_text('{"steps": 6, "config": {"objective": 3}}')
+    with pytest.raises(ValueError, match="summary.json: the record has no objective"):
+        swept("regularizer.weight=1.0", [0])
 
 
 def test_progress_counts_steps_of_all_runs(config_file, tmp_path):
@@ -186,7 +223,7 @@ def test_progress_counts_steps_of_all_runs(config_file, tmp_path):
     step_of(runs[0], 6)
     now[0] = 40.0
     progress.update(runs[0])
-    progress.give_up(runs[1], "no")
+    progress.give_up(runs[1], "failed: no")
     step_of(runs[2], 1)
     now[0] = 50.0
     progress.update(runs[2])  # too soon for another line

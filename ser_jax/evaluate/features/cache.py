@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from ser_jax.storage.files import write_json
+from ser_jax.storage.files import read_json, write_json
 
 Compute = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
 
@@ -116,11 +116,15 @@ def _read(files: Mapping[str, epath.Path]) -> dict[str, np.ndarray]:
 def _read_sums(path: epath.Path, record: Mapping[str, Any]) -> dict[str, int]:
     """Checksums by first example; {} if there are none, or of something else."""
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
         sums = found.pop("checksums")
     except (OSError, ValueError, KeyError):
         return {}
-    return sums if found == json.loads(json.dumps(record)) else {}
+    return (
+        sums
+        if isinstance(sums, dict) and found == json.loads(json.dumps(record))
+        else {}
+    )
 
 
 def _checksum(arrays: Mapping[str, np.ndarray], start: int, stop: int) -> int:
