@@ -150,13 +150,26 @@ def log_own_messages() -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells a page a checkpoint
     logging.getLogger("ser_jax").setLevel(logging.INFO)
     logging.root.handlers = [_Handler()]
+    sys.unraisablehook = _say_unraisable
+
+
+def _say_unraisable(about: Any) -> None:
+    """Python's own, but for what is left of a save that failed, as its error says."""
+    if str(about.exc_value) != "Event loop is closed":  # tensorstore's threads, by tens
+        sys.__unraisablehook__(about)
 
 
 class _Handler(logging.Handler):
     """Date, time, message on standard error, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes a record; one that is more than information says what it is."""
+        """Writes a record; one that is more than information says what it is.
+
+        But for Orbax's errors, and its event loop's: they are raised, and said once.
+        """
+        is_orbax = "orbax" in record.pathname or record.name == "asyncio"
+        if is_orbax and record.levelno >= logging.ERROR:
+            return
         level = "%(levelname)s: " if record.levelno > logging.INFO else ""
         form = logging.Formatter(f"%(asctime)s {level}%(message)s", "%Y-%m-%d %H:%M:%S")
         tqdm.write(form.format(record), file=sys.stderr)

@@ -24,6 +24,7 @@ _MARKDOWN = flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
     """Reports on the runs that the command line names."""
+    command_line.log_own_messages()
     page = command_line.run_or_fail(report, argv[1:], _HTML.value, _MARKDOWN.value)
     if _MARKDOWN.value is not None:
         folder = as_path(_MARKDOWN.value)

@@ -12,6 +12,8 @@ import datetime
 import glob
 import logging
 import math
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
@@ -27,10 +29,16 @@ from ser_jax.storage.manifest import check_manifest, write_manifest
 from ser_jax.storage.reader import read_arrays, read_meta
 from ser_jax.storage.record import CheckpointMismatchError, Record, check_shardings
 
+_NO_SPACE = re.compile("No space left on device|File too large|[Qq]uota exceeded")
+
 _logger = logging.getLogger(__name__)
 
 # Errors that say the machine is in trouble, not that the files are.
 _NOT_DAMAGE = (jax.errors.JaxRuntimeError, MemoryError, PermissionError)
+
+
+class NoSpaceError(OSError):
+    """A checkpoint could not be written for lack of space; those before are there."""
 
 
 def refuse_pattern(directory: PathLike) -> None:
@@ -163,6 +171,7 @@ class Checkpointer:
             Whether a save was started; not if this step exists already.
 
         Raises:
+            NoSpaceError: If there was no room for the one before.
             TypeError: If `meta` is not JSON.
             ValueError: If there are metrics, but not `best_metric`.
         """
@@ -176,7 +185,8 @@ class Checkpointer:
         self._score(step, record)
         self.wait()  # `_list_files` is about the step before until then.
         self._saving = step
-        return self._manager.save(step, args=items, force=True)
+        with self._one_message():
+            return self._manager.save(step, args=items, force=True)
 
     def restore(self, abstract_state: Any) -> tuple[Any, dict[str, Any]] | None:
         """The newest sound state and its meta.
@@ -261,12 +271,40 @@ class Checkpointer:
         return max(self.all_steps(), default=None)
 
     def wait(self) -> None:
-        """Returns when all that was saved is on disk; raises what went wrong."""
-        self._manager.wait_until_finished()
+        """Returns when all that was saved is on disk; raises what went wrong.
+
+        Raises:
+            NoSpaceError: If there was no room for it.
+        """
+        with self._one_message():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then stops the threads."""
-        self._manager.close()
+        with self._one_message():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _one_message(self) -> Iterator[None]:
+        """Says in one line that there is no room, of which Orbax makes many."""
+        try:
+            yield
+        except Exception as error:  # of any type: tensorstore's, Orbax's, Python's
+            found = _NO_SPACE.search(str(error))
+            if not found:
+                raise
+            last = self._whole_steps()
+            free = shutil.disk_usage(self._directory).free
+            raise NoSpaceError(
+                f"no space for checkpoint {self._saving} in {self._directory} "
+                f"({found[0]}; {free / 2**20:,.0f} MiB are free there): "
+                f"{f'checkpoint {last[-1]} is the last' if last else 'there is none'}. "
+                "Make room, or raise the quota or limit, and run the same command again"
+            ) from None
+
+    def _whole_steps(self) -> list[int]:
+        names = (path.name for path in matching(self._directory, "*"))
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def __enter__(self) -> Self:
         """The checkpointer itself."""

@@ -69,6 +69,9 @@ def whole_file(path: PathLike) -> Iterator[IO[bytes]]:
 
     Yields:
         The stream.
+
+    Raises:
+        OSError: If it cannot be written; names the file.
     """
     target = epath.Path(path)
     partial = target.with_name(f".{target.name}.partial")
@@ -76,8 +79,11 @@ def whole_file(path: PathLike) -> Iterator[IO[bytes]]:
         with partial.open("wb") as stream:
             yield stream
         partial.replace(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # no space, mostly
+            raise OSError(error.errno, error.strerror, str(target)) from error
         raise
 
 

@@ -69,14 +69,20 @@ class MetricWriter:
         Args:
             step: Number of optimizer steps so far.
             scalars: Name to value: a Python, NumPy or JAX scalar.
+
+        Raises:
+            OSError: If it cannot be written; names the file.
         """
         if not self._is_primary:
             return
         values = {name: float(value) for name, value in scalars.items()}
         finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
         row = {"step": step, "wall_time": time.time(), **finite}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+        except OSError as error:  # which does not say where
+            raise OSError(error.errno, error.strerror, self._file.name) from error
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 

@@ -14,6 +14,7 @@ from ser_jax.data.sources import UnreadableRecordError
 from ser_jax.data.unreadable import Unreadable
 from ser_jax.data.watched import Watched
 from ser_jax.methods.metric import Metrics
+from ser_jax.storage.checkpoint import NoSpaceError
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.finite import SKIPPED
 from ser_jax.train.health import Write
@@ -110,13 +111,13 @@ class Steps:
                     break
             if self._problem is not None:
                 raise self._problem
-        except FloatingPointError:
+        except (FloatingPointError, NoSpaceError):
             raise
         except Exception:
             if self._is_alone and self._step > self._start:
                 with contextlib.suppress(Exception):  # the first error is to be told
+                    _logger.warning("Saving step %d.", self._step)
                     self._keep({})
-                    _logger.warning("Step %d is saved.", self._step)
             raise
         return self._step
 

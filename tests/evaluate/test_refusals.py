@@ -49,12 +49,14 @@ def test_mistakes_are_explained_and_write_no_results(
 
 def test_results_of_another_checkpoint_are_not_mixed_in(run, tmp_path):
     other = {"run": "/elsewhere", "step": 7, "encoder": "online", "digest": 1}
+    other["tasks"] = {}
     (tmp_path / "results.json").write_text(json.dumps(other))
     with pytest.raises(ValueError, match="of other weights ./elsewhere, step 7"):
         evaluate(run, ["health"], folder=tmp_path)
-    (tmp_path / "results.json").write_text("{")
-    with pytest.raises(ValueError, match="is no file of results"):
-        evaluate(run, ["health"], folder=tmp_path)
+    for damaged in ("{", "null", "[]", '{"tasks": []}', '{"tasks": {"knn": null}}'):
+        (tmp_path / "results.json").write_text(damaged)
+        with pytest.raises(ValueError, match="results.json is no file of results"):
+            evaluate(run, ["health"], folder=tmp_path)
 
 
 @pytest.mark.parametrize(

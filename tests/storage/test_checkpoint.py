@@ -23,7 +23,7 @@ from helpers.checkpoints import (
     truncate_meta,
 )
 
-from ser_jax.storage.checkpoint import Checkpointer, refuse_pattern
+from ser_jax.storage.checkpoint import Checkpointer, NoSpaceError, refuse_pattern
 from ser_jax.storage.manifest import check_manifest, write_manifest
 from ser_jax.storage.reader import read_meta
 from ser_jax.storage.record import CheckpointMismatchError
@@ -231,3 +231,30 @@ def test_folders_whose_checkpoints_could_not_be_read_are_refused(name, tmp_path)
     with pytest.raises(ValueError, match="without .* in its path.*could not be read"):
         refuse_pattern(tmp_path / name)
     refuse_pattern(tmp_path / "my data (v2)/run")
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("RESOURCE_EXHAUSTED: x\ny: No space left on device [28]", "No space left on"),
+        ("OUT_OF_RANGE: Failed to write: File too large [27]", "File too large"),
+        ("Disk quota exceeded", "quota exceeded"),
+    ],
+)
+def test_no_space_is_said_in_one_line(tmp_path, monkeypatch, text, reason):
+    """Red if it is not told what is missing, or which checkpoint is left."""
+    with Checkpointer(tmp_path) as checkpointer:
+        monkeypatch.setattr(checkpointer, "_saving", 9, raising=False)
+
+        def fail():
+            raise ValueError(text)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpointer._manager, "wait_until_finished", fail)
+            for name in ("4", "8", "9.orbax-checkpoint-tmp"):
+                (tmp_path / name).mkdir()
+            said = rf"no space for checkpoint 9 in {tmp_path} \({reason}.* MiB are free"
+            with pytest.raises(NoSpaceError, match=said) as error:
+                checkpointer.wait()
+    assert "checkpoint 8 is the last. Make room" in str(error.value)
+    assert "\n" not in str(error.value)

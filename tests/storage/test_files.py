@@ -1,5 +1,6 @@
 """Files are whole or not there; paths are what the user meant."""
 
+import errno
 import json
 import math
 import os
@@ -17,6 +18,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError("the disk is full")
     assert path.read_text() == "old\n"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_disk_that_is_full_names_the_file(tmp_path):
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/a.txt'"):
+        with whole_file(tmp_path / "a.txt"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path):
