@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self, SupportsIndex
 import numpy as np
 from etils import epath
 
+from ser_jax.data.fingerprint import fingerprint
 from ser_jax.storage.files import as_path, matching
 
 _PREPARE_FLAGS = {
@@ -57,6 +58,8 @@ class Source:
         class_names: Names of the classes in the order of their labels, or None where
             the set has none (or only "0", "1", ...).
         shards: The files with the records, in their order; () if they are in none.
+        content: What the records are, by split that they are from: see
+            `data.fingerprint`. Apart from `fingerprint`, which checkpoints record.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Source:
     records: Sequence[dict[str, Any]] = dataclasses.field(repr=False)
     class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
     shards: tuple[Shard, ...] = dataclasses.field(default=(), repr=False)
+    content: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         """Number of records."""
@@ -243,7 +247,15 @@ def open_source(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sour
         records=records,
         class_names=class_names,
         shards=shards,
+        content=_content(directory, split),
     )
+
+
+def _content(directory: epath.Path, split: str) -> dict[str, str]:
+    """Fingerprints of the splits that a split is made of: "train[:10%]+test"."""
+    known = fingerprint(directory) or {}
+    named = set(re.findall(r"[\w.-]+", split))
+    return {k: v for k, v in known.items() if k in named or "all" in named}
 
 
 def _find(name: str, root: epath.Path) -> epath.Path | None:

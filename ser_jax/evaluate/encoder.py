@@ -12,6 +12,7 @@ import numpy as np
 from ser_jax.data.crops import eval_resize_px
 from ser_jax.data.host_transforms import CentreCrop
 from ser_jax.models.outputs import Encoder
+from ser_jax.train.finite import not_finite
 from ser_jax.train.precision import in_32_bits
 from ser_jax.train.sharding import batch_sharded, make_mesh, replicated
 
@@ -31,6 +32,9 @@ class FrozenEncoder:
         std: Channel standard deviations.
         digest: A number that tells these weights from others: features that are kept on
             disk belong to it.
+
+    Raises:
+        FloatingPointError: If a weight is not finite.
     """
 
     module: Encoder
@@ -38,6 +42,10 @@ class FrozenEncoder:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     digest: int
+
+    def __post_init__(self):
+        """Checks the weights."""
+        check_weights(self.variables)
 
     @property
     def image_size(self) -> int:
@@ -106,6 +114,21 @@ class FrozenEncoder:
 
         variables = jax.device_put(self.variables, replicated(mesh))
         return mesh, jax.jit(embed, out_shardings=replicated(mesh)), variables
+
+
+def check_weights(variables: Any) -> None:
+    """Refuses weights that nothing can be measured on.
+
+    Args:
+        variables: Arrays.
+
+    Raises:
+        FloatingPointError: If a number in them is not finite.
+    """
+    if bad := not_finite(variables):
+        raise FloatingPointError(
+            f"the weights are not to be evaluated: {bad}; training had diverged."
+        )
 
 
 def _check_images(images: Any) -> None:

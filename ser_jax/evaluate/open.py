@@ -1,6 +1,9 @@
 """From a workdir to a run that can be evaluated."""
 
-from collections.abc import Mapping
+import contextlib
+import re
+import zlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -12,8 +15,14 @@ from ser_jax.evaluate.data import EvalData
 from ser_jax.evaluate.encoder import FrozenEncoder
 from ser_jax.evaluate.run import TrainedRun, load_part
 from ser_jax.methods.variables import encoder_paths
-from ser_jax.storage.files import PathLike, as_path
-from ser_jax.storage.reader import read_digest, read_meta
+from ser_jax.storage.files import PathLike, as_path, matching
+from ser_jax.storage.reader import (
+    SavedState,
+    find_checkpoint,
+    list_steps,
+    sound_steps,
+)
+from ser_jax.storage.record import DamagedCheckpointError
 from ser_jax.train.experiment import build
 from ser_jax.train.sharding import make_mesh
 
@@ -65,10 +74,14 @@ def open_run(
     Raises:
         ValueError: If there is no such encoder, the checkpoint is damaged, or another
             version of this program wrote it.
+        FloatingPointError: If a weight is not finite.
         FileNotFoundError: If there is no such checkpoint.
     """
     path = as_path(workdir)
-    meta = read_meta(path / "checkpoints", step)
+    checkpoint = _find(path, step)
+    with other_steps_named(checkpoint):
+        saved = SavedState.at(checkpoint)
+    meta = saved.record.meta
     config, mesh = _config(meta["config"], path), make_mesh()
     experiment = build(config, meta["data"]["num_examples"])
     if encoder is None:
@@ -83,23 +96,20 @@ def open_run(
     state = jax.eval_shape(experiment.init_state, experiment.init_rng)
     shapes = state.variables.encoder(encoder == "target")
     paths = encoder_paths(encoder == "target")
-    variables = {
-        name: load_part(path, meta["step"], part, shapes[name], mesh)
-        for name, part in paths.items()
-    }
-    parts = [f"variables/{part}" for part in paths.values()]
-    own = {key: config.dataset[key] for key in ("name", *_DATA)}
-    chosen = {key: value for key, value in data.items() if value is not None}
-    return TrainedRun(
-        encoder=FrozenEncoder(
+    with other_steps_named(checkpoint):
+        frozen = FrozenEncoder(
             experiment.learner.encoder,
-            variables,
+            {k: load_part(saved, part, shapes[k], mesh) for k, part in paths.items()},
             experiment.mean,
             experiment.std,
-            read_digest(path / "checkpoints", parts, meta["step"]),
-        ),
-        data=EvalData(**(own | chosen)),
-        folder=path / "eval" / f"{meta['step']}-{encoder}",
+            saved.digest([f"variables/{part}" for part in paths.values()]),
+        )
+    own = {key: config.dataset[key] for key in ("name", *_DATA)}
+    chosen = own | {key: value for key, value in data.items() if value is not None}
+    return TrainedRun(
+        encoder=frozen,
+        data=EvalData(**chosen),
+        folder=path / "eval" / f"{meta['step']}-{encoder}{_other_data(own, chosen)}",
         mesh=mesh,
         batch_size=-(-batch_size // mesh.size) * mesh.size,
         num_pictures=num_pictures,
@@ -109,7 +119,62 @@ def open_run(
         step=meta["step"],
         encoder_name=encoder,
         experiment=experiment,
+        saved=saved,
     )
+
+
+def _find(workdir: epath.Path, step: int | None) -> epath.Path:
+    """A run's checkpoint; where there is none, the message says where there is."""
+    checkpoints = workdir / "checkpoints"
+    if list_steps(checkpoints):
+        return find_checkpoint(checkpoints, step)
+    near = [
+        *workdir.parents[:2],
+        *(p.parent for p in matching(workdir, "*/checkpoints")),
+    ]
+    runs = [str(path) for path in near if list_steps(path / "checkpoints")]
+    raise FileNotFoundError(
+        f"expected a checkpoint in {checkpoints}, found none; give the workdir of a "
+        f"run of ser_jax.main{', such as ' if runs else ''}{' or '.join(runs[:3])}."
+    )
+
+
+@contextlib.contextmanager
+def other_steps_named(checkpoint: epath.Path) -> Iterator[None]:
+    """Adds to the refusal of a checkpoint which others could be evaluated.
+
+    None is evaluated in its place: its numbers would be taken for this one's.
+
+    Args:
+        checkpoint: Its directory.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ValueError: If the block finds it damaged.
+        FloatingPointError: If the block finds weights that are not finite.
+    """
+    try:
+        yield
+    except (DamagedCheckpointError, FloatingPointError) as error:
+        rest = [k for k in sound_steps(checkpoint.parent) if str(k) != checkpoint.name]
+        advice = " or ".join(f"--step={k}" for k in reversed(rest))
+        text = (
+            f"step {checkpoint.name} is not evaluated: {error}. Sound: "
+            f"{advice or 'no other step; train again, or restore a backup'}."
+        )
+        is_damage = isinstance(error, DamagedCheckpointError)
+        raise (ValueError if is_damage else FloatingPointError)(text) from error
+
+
+def _other_data(own: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
+    """What is added to the folder's name for data that are not the run's own."""
+    names = [key for key in own if key != "data_dir"]
+    if all(chosen[key] == own[key] for key in names):
+        return ""
+    text = "-".join(chosen[key] for key in names)
+    return f"-{re.sub('[^A-Za-z0-9-]+', '_', text)}-{zlib.crc32(text.encode()):08x}"
 
 
 def _config(saved: Mapping[str, Any], workdir: epath.Path) -> ConfigDict:

@@ -7,9 +7,9 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
+from ser_jax.evaluate.encoder import check_weights
 from ser_jax.evaluate.subject import Subject
-from ser_jax.storage.files import PathLike
-from ser_jax.storage.reader import load_subtree
+from ser_jax.storage.reader import SavedState
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.sharding import replicated
 
@@ -23,12 +23,14 @@ class TrainedRun(Subject):
         step: Step of the checkpoint.
         encoder_name: "online" or "target": whose weights are evaluated.
         experiment: What was trained.
+        saved: The checkpoint.
     """
 
     workdir: epath.Path
     step: int
     encoder_name: str
     experiment: Experiment
+    saved: SavedState
 
     def about(self) -> dict[str, Any]:
         """What results are of, for their file."""
@@ -55,18 +57,21 @@ class TrainedRun(Subject):
 
         Returns:
             The arrays, on the host.
+
+        Raises:
+            ValueError: If the checkpoint is damaged, or has no such part.
+            FloatingPointError: If a number in it is not finite.
         """
-        return jax.device_get(
-            load_part(self.workdir, self.step, part, shapes, self.mesh)
-        )
+        arrays = load_part(self.saved, part, shapes, self.mesh)
+        check_weights(arrays)
+        return jax.device_get(arrays)
 
 
-def load_part(workdir: PathLike, step: int, part: str, shapes: Any, mesh: Mesh) -> Any:
+def load_part(saved: SavedState, part: str, shapes: Any, mesh: Mesh) -> Any:
     """A part of a checkpoint's variables, verified, on every device.
 
     Args:
-        workdir: The run.
-        step: Which checkpoint.
+        saved: The checkpoint.
         part: Path in `Variables`: "params/encoder".
         shapes: Its leaves' shapes and dtypes; without leaves there is nothing to read.
         mesh: The mesh.
@@ -83,5 +88,4 @@ def load_part(workdir: PathLike, step: int, part: str, shapes: Any, mesh: Mesh) 
     )
     if not jax.tree.leaves(abstract):  # a ViT has no statistics, nor its checkpoint
         return abstract
-    checkpoints = epath.Path(workdir) / "checkpoints"
-    return load_subtree(checkpoints, abstract, f"variables/{part}", step)
+    return saved.restore(abstract, f"variables/{part}")

@@ -15,26 +15,22 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from ser_jax.storage.files import PathLike, as_path, matching
-from ser_jax.storage.manifest import check_manifest, write_manifest
-from ser_jax.storage.reader import read_arrays, read_meta
-from ser_jax.storage.record import CheckpointMismatchError, Record, check_shardings
+from ser_jax.storage.manifest import write_manifest
+from ser_jax.storage.reader import SavedState, read_meta
+from ser_jax.storage.record import DamagedCheckpointError, Record, check_shardings
 
 _NO_SPACE = re.compile("No space left on device|File too large|[Qq]uota exceeded")
 
 _logger = logging.getLogger(__name__)
-
-# Errors that say the machine is in trouble, not that the files are.
-_NOT_DAMAGE = (jax.errors.JaxRuntimeError, MemoryError, PermissionError)
 
 
 class NoSpaceError(OSError):
@@ -212,16 +208,15 @@ class Checkpointer:
         damaged: dict[int, str] = {}
         for step in reversed(self.all_steps()):
             try:
-                state, meta = self._restore_step(step, abstract_state)
-            except (CheckpointMismatchError, *_NOT_DAMAGE):
-                raise
-            except Exception as error:  # Orbax raises many types for broken files.
+                saved = SavedState.at(self._directory / str(step))
+                state = saved.restore(abstract_state)
+            except DamagedCheckpointError as error:
                 # The text alone: a traceback would keep the bad state on the devices.
-                damaged[step] = f"{type(error).__name__}: {error}".splitlines()[0]
+                damaged[step] = error.reason
             else:
                 if damaged:
                     self._set_aside(damaged, instead=step)
-                return state, meta
+                return state, saved.record.meta
         if not damaged:
             return None
         reasons = "\n".join(f"  {step}: {text}" for step, text in damaged.items())
@@ -229,18 +224,6 @@ class Checkpointer:
             f"every checkpoint in {self._directory} is damaged:\n{reasons}\n"
             "Restore one from a backup, or start again in an empty directory"
         )
-
-    def _restore_step(
-        self, step: int, abstract_state: Any
-    ) -> tuple[Any, dict[str, Any]]:
-        path = self._directory / str(step)
-        with _all_processes_or_none():
-            check_manifest(path)
-            record = Record.read(path / "meta")
-            record.check_specs(abstract_state)
-            state = read_arrays(path / "state", abstract_state)
-        record.check_values(state)
-        return state, record.meta
 
     def _set_aside(self, damaged: dict[int, str], instead: int) -> None:
         self._manager.close()
@@ -348,16 +331,3 @@ class _KeepBest(checkpoint_managers.PreservationPolicy):
         scored = [step for step in steps if step in self.scores]
         best = max(scored, key=self.scores.__getitem__, default=None)
         return [step == best for step in steps]
-
-
-@contextlib.contextmanager
-def _all_processes_or_none() -> Iterator[None]:
-    """Makes an error in one process an error in all: each reads files of its own."""
-    mine = everyone = False
-    try:
-        yield
-        mine = True
-    finally:
-        everyone = bool(multihost_utils.process_allgather(np.array(mine)).all())
-    if not everyone:
-        raise ValueError("another process cannot read its part")

@@ -32,10 +32,15 @@ def check_manifest(checkpoint: epath.Path) -> None:
         checkpoint: The checkpoint's directory.
 
     Raises:
-        FileNotFoundError: If there is no list.
-        ValueError: If a file is missing, added or changed; names the first.
+        ValueError: If there is no list, or a file is missing, added or changed; names
+            the first.
     """
-    listed = json.loads((checkpoint / _NAME).read_text())
+    try:
+        listed = json.loads((checkpoint / _NAME).read_text())
+    except FileNotFoundError as error:
+        raise ValueError(f"{_NAME}, the list of its files, is missing") from error
+    except ValueError as error:
+        raise ValueError(f"file {_NAME} changed on disk: {error}") from error
     found = _describe(checkpoint)
     for name in sorted(listed.keys() | found.keys()):
         if listed.get(name) != found.get(name):

@@ -14,6 +14,19 @@ from etils import epath
 _NUM_SHOWN = 5
 
 
+class DamagedCheckpointError(ValueError):
+    """The files of a checkpoint are not what was written.
+
+    Attributes:
+        reason: Which file or value, in one line.
+    """
+
+    def __init__(self, checkpoint: epath.Path, reason: str):
+        """Names the checkpoint's directory."""
+        super().__init__(f"checkpoint {checkpoint} is damaged: {reason}")
+        self.reason = reason
+
+
 class CheckpointMismatchError(ValueError):
     """The checkpoint is sound but belongs to another model, optimizer or state."""
 

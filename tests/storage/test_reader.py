@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 from helpers.checkpoints import (
     abstract,
     assert_same,
@@ -17,8 +18,14 @@ from helpers.checkpoints import (
     truncate_meta,
 )
 
-from ser_jax.storage.reader import load_subtree, read_meta
-from ser_jax.storage.record import CheckpointMismatchError
+from ser_jax.storage.manifest import write_manifest
+from ser_jax.storage.reader import (
+    SavedState,
+    find_checkpoint,
+    read_meta,
+    sound_steps,
+)
+from ser_jax.storage.record import CheckpointMismatchError, DamagedCheckpointError
 
 # Orbax leaves the other reads of a broken array unawaited.
 pytestmark = pytest.mark.filterwarnings(
@@ -32,27 +39,35 @@ def unawaited_reads_end_with_their_test():
     gc.collect()
 
 
+def load(checkpoint, target, name):
+    return SavedState.at(epath.Path(checkpoint)).restore(target, name)
+
+
 @pytest.mark.parametrize("name", ["params", "params/encoder"])
 def test_a_part_is_loaded_and_verified(tmp_path, name):
     save_steps(tmp_path, [1, 2])
     part = make_state(2).params
     part = part if name == "params" else part["encoder"]
     target = abstract(part, 1)
-    assert_same(load_subtree(tmp_path, target, name), part)
-    kernel = load_subtree(tmp_path, target, name, step=1)
+    assert_same(load(tmp_path / "2", target, name), part)
+    kernel = load(tmp_path / "1", target, name)
     assert not np.array_equal(jax.tree.leaves(kernel)[0], jax.tree.leaves(part)[0])
     flip_byte(tmp_path / "2")
-    with pytest.raises(ValueError, match=f"changed on disk: {name}"):
-        load_subtree(tmp_path, target, name)
+    with pytest.raises(DamagedCheckpointError, match="2 is damaged: file .* changed"):
+        load(tmp_path / "2", target, name)
+    assert sound_steps(tmp_path) == [1]
+    write_manifest(epath.Path(tmp_path / "2"))  # even if the list vouches for it
+    with pytest.raises(DamagedCheckpointError, match=f"changed on disk: {name}"):
+        load(tmp_path / "2", target, name)
 
 
 def test_an_absent_part_is_an_error(tmp_path):
     save_steps(tmp_path, [1])
     target = abstract({"kernel": jnp.zeros((64, 64))}, 1)
     with pytest.raises(CheckpointMismatchError, match="target/kernel: .*found none"):
-        load_subtree(tmp_path, target, "target")
+        load(tmp_path / "1", target, "target")
     with pytest.raises(FileNotFoundError, match=r"expected step 5 in .*found \[1\]"):
-        load_subtree(tmp_path, target, "params", step=5)
+        find_checkpoint(tmp_path, 5)
     assert read_meta(tmp_path, 1) == {"step": 1}
 
 
