@@ -19,7 +19,7 @@ def check_labelled(
     Args:
         features: Features by name, each `[n, d_name]`.
         labels: Classes, `[n]`, int in [0, num_classes).
-        num_classes: Number of classes, >= 2.
+        num_classes: Number of classes.
         split: What to call the examples in an error.
 
     Raises:
@@ -39,11 +39,11 @@ def check_labelled(
     if not len(labels):
         raise ValueError(f"{split} is empty; it needs at least one example.")
     low, high = int(labels.min()), int(labels.max())
-    if num_classes < 2 or low < 0 or high >= num_classes:
+    if low < 0 or high >= num_classes:
         raise ValueError(
-            f"{split} labels must be in 0..num_classes - 1 with num_classes >= 2; got "
-            f"{low}..{high} with num_classes = {num_classes}. Pass the data set's "
-            "number of classes, or renumber the labels from 0."
+            f"{split} labels must be in 0..num_classes - 1; got {low}..{high} with "
+            f"num_classes = {num_classes}. Pass the data set's number of classes, or "
+            "renumber the labels from 0."
         )
 
 
@@ -75,27 +75,29 @@ def split_held_out(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices to fit on and indices to choose hyper-parameters on.
 
+    Of a small set more than the share is held out, up to a fifth: a choice on a handful
+    of examples is chance.
+
     Args:
-        num_examples: Size of the training set, n.
+        num_examples: Size of the training set, n >= 2.
         held_out_frac: Share that is held out, in (0, 1); not stratified.
-        num_classes: Least number of examples to fit on, and to choose on, where 100
-            are enough.
+        num_classes: As many examples are wanted to choose on, where 100 are enough.
         seed: Of the split.
 
     Returns:
-        Two sorted arrays of int that share no index and together hold 0..n - 1.
+        Two sorted arrays of int that share no index and together hold 0..n - 1, neither
+        of them empty.
 
     Raises:
-        ValueError: If a side would have fewer.
+        ValueError: If there are fewer than two examples.
     """
-    num_held_out = round(num_examples * held_out_frac)
-    least = min(num_classes, _ENOUGH_TO_CHOOSE)
-    if num_held_out < least or num_examples - num_held_out < num_classes:
+    if num_examples < 2:
         raise ValueError(
-            f"held_out_frac = {held_out_frac} of {num_examples} training examples "
-            f"holds out {num_held_out}; at least {least} must be held out and "
-            f"{num_classes} left, one per class on average. Use more training examples "
-            "or another held_out_frac."
+            f"{num_examples} training example cannot both fit a head and choose its "
+            "settings; give 2 or more."
         )
+    wanted = min(num_classes, _ENOUGH_TO_CHOOSE, num_examples // 5)
+    num_held_out = max(1, round(num_examples * held_out_frac), wanted)
+    num_held_out = min(num_held_out, num_examples - 1)
     order = np.random.default_rng(seed).permutation(num_examples)
     return np.sort(order[num_held_out:]), np.sort(order[:num_held_out])

@@ -206,13 +206,35 @@ def test_protocols_scale():
         (lambda x, y: ({"signal": x["signal"][:, None]}, y), "Pool"),
         (lambda x, y: ({"signal": x["noise"]}, y), "same names and widths"),
         (lambda x, y: ({"noise": x["noise"]}, y), r"\['signal'\].*\['noise'\]"),
-        (lambda x, y: ({"signal": x["signal"][:60]}, y[:60]), "holds out 3"),
+        (
+            lambda x, y: ({"signal": x["signal"][:1]}, y[:1]),
+            "1 training example cannot",
+        ),
         (lambda x, y: ({"signal": x["signal"][:0]}, y[:0]), "train is empty"),
     ],
 )
 def test_errors_teach(change, message):
     with pytest.raises(ValueError, match=message):
         probe(PROTOCOL, change(*clusters(0)), clusters(1))
+
+
+@pytest.mark.parametrize(
+    "num, num_classes, num_held_out",
+    [
+        (256, 6, 13),  # 5 %
+        (50, 10, 10),  # one a class
+        (1020, 102, 100),
+        (102, 102, 20),  # one picture of each class: a fifth
+        (7, 1000, 1),
+        (2, 2, 1),
+        (60, 1, 3),  # one class
+    ],
+)
+def test_small_sets_hold_out_what_they_can(num, num_classes, num_held_out):
+    sizes = {"held_out_frac": 0.05, "num_classes": num_classes}
+    fitted, held_out = split_held_out(num, **sizes, seed=0)
+    assert len(held_out) == num_held_out
+    assert sorted([*fitted, *held_out]) == list(range(num))
 
 
 def test_settings_that_cannot_work_are_refused():
