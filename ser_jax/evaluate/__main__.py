@@ -12,7 +12,8 @@ from absl import app, flags
 
 from ser_jax.config import flags as command_line
 from ser_jax.evaluate.open import open_run
-from ser_jax.evaluate.results import as_text, evaluate, option_fields
+from ser_jax.evaluate.results import evaluate, option_fields
+from ser_jax.evaluate.results_file import as_text
 from ser_jax.evaluate.tasks import TASKS
 from ser_jax.storage.files import as_path
 
@@ -28,7 +29,9 @@ _TASKS = flags.DEFINE_list(
     "tasks", ["all"], f"{', '.join(TASKS)}; or all: what needs no other data."
 )
 _RESULTS = flags.DEFINE_string(
-    "results", None, "Folder for results; WORKDIR/eval/STEP-ENCODER if not given."
+    "results",
+    None,
+    "Folder for all that is written; WORKDIR/eval/STEP-ENCODER if not given.",
 )
 _NUM_PICTURES = flags.DEFINE_integer(
     "num_pictures",

@@ -1,9 +1,13 @@
 """The data an encoder is evaluated on, opened when first asked for."""
 
+import contextlib
 import dataclasses
 import functools
+from typing import Any
 
 from ser_jax.data.sources import Source, open_source
+
+_LOOKED_AT = 64  # records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,20 @@ class EvalData:
         assert self.train.num_classes is not None
         return self.train.num_classes
 
+    def about(self) -> dict[str, Any]:
+        """What tells these data from others, wherever they are stored.
+
+        Returns:
+            "train" and "eval" -> name, version, split, number and fingerprints of what
+            is there; {} if nothing is.
+        """
+        found: dict[str, Any] = {}
+        for key, attribute in (("train", "train"), ("eval", "held_out")):
+            with contextlib.suppress(ValueError, OSError):
+                source = getattr(self, attribute)
+                found[key] = source.fingerprint | {"content": source.content}
+        return found
+
     def absent(self) -> str | None:
         """Why there are no images; None if there are."""
         try:
@@ -61,12 +79,37 @@ class EvalData:
 
     def unlabelled(self) -> str | None:
         """Why accuracy cannot be measured; None if it can."""
+        return self._unlabelled
+
+    @functools.cached_property
+    def _unlabelled(self) -> str | None:
         if why := self.absent():
             return why
         try:
             sources = self.train, self.held_out
         except ValueError as error:
             return f"{error}. Another one: --eval_split."
-        if any(source.num_classes is None for source in sources):
-            return f"{self.name!r} has no labels."
+        for source in sources:
+            if not has_labels(source):
+                return (
+                    f"{self.name!r}, split {source.split!r}, has no labels. Another "
+                    "one: --train_split, --eval_split."
+                )
         return None
+
+
+def has_labels(source: Source) -> bool:
+    """Whether there is a label among some records, spread over all of them.
+
+    A set with classes may have splits without.
+
+    Args:
+        source: Records.
+
+    Returns:
+        Whether one of these has one.
+    """
+    if source.num_classes is None:
+        return False
+    some = source.subset(_LOOKED_AT)
+    return any(some[i]["label"] >= 0 for i in range(len(some)))

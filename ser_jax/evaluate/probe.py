@@ -14,6 +14,7 @@ from ser_jax.data.host_transforms import CentreCrop
 from ser_jax.data.sources import Source, open_source
 from ser_jax.evaluate.classify.collapse import rankme
 from ser_jax.evaluate.classify.knn import knn_predict
+from ser_jax.evaluate.data import has_labels
 from ser_jax.evaluate.features.extract import extract, make_embed
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.health import KNN_ACCURACY, RANKME
@@ -31,13 +32,10 @@ def make_probe(experiment: Experiment, source: Source, mesh: Mesh) -> Probe | No
         mesh: The mesh.
 
     Returns:
-        `make_online_knn`'s probe; None if it is off, or the data has no labels.
+        `make_online_knn`'s probe; None if it is off, or a split has no labels.
     """
     dataset, knn = experiment.config["dataset"], experiment.config["knn"]
     if not knn["every_epochs"]:
-        return None
-    if source.num_classes is None:
-        _logger.info("%s has no labels: no k-NN probe.", dataset["name"])
         return None
     try:
         held_out = open_source(
@@ -46,11 +44,17 @@ def make_probe(experiment: Experiment, source: Source, mesh: Mesh) -> Probe | No
     except ValueError as error:  # no such split
         _logger.warning("No k-NN probe: %s. Set --config.dataset.eval_split.", error)
         return None
+    train = source.subset(knn["max_train_examples"])
+    held_out = held_out.subset(knn["max_eval_examples"])
+    for part in (train, held_out):
+        if not has_labels(part):
+            _logger.info("%s, %s, has no labels: no k-NN probe.", part.name, part.split)
+            return None
     size = experiment.image_size
     return make_online_knn(
         experiment.embed,
-        source.subset(knn["max_train_examples"]),
-        held_out.subset(knn["max_eval_examples"]),
+        train,
+        held_out,
         CentreCrop(size, eval_resize_px(size)),
         mesh,
         batch_size=experiment.batch_size,
@@ -76,8 +80,8 @@ def make_online_knn(
 
     Args:
         embed: `(encoder variables, images [b, h, w, 3] uint8) -> features [b, d]`.
-        train_source: Labelled records whose features are the bank.
-        eval_source: Labelled records to classify.
+        train_source: Records, of which those with a label are the bank.
+        eval_source: Records, of which those with a label are classified.
         transform: Host transform of both.
         mesh: The mesh.
         batch_size: Global batch size of the feature extraction.
@@ -105,6 +109,8 @@ def make_online_knn(
     def probe(params: Any) -> dict[str, float]:
         bank, labels = features(params, train_source)
         queries, truth = features(params, eval_source)
+        bank, labels = bank[labels >= 0], labels[labels >= 0]
+        queries, truth = queries[truth >= 0], truth[truth >= 0]
         k = min(num_neighbors, len(bank))
         predicted = knn_predict(
             queries, bank, labels, neighbors=[k], temperature=temperature

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from etils import epath
 
 from ser_jax.evaluate.options import check_options, declared, options_of
+from ser_jax.evaluate.results_file import merged, read_kept, write_results
 from ser_jax.evaluate.subject import Subject
 from ser_jax.evaluate.task import Task
 from ser_jax.evaluate.tasks import TASKS
-from ser_jax.storage import files, tables
+from ser_jax.storage import files
 
 _logger = logging.getLogger(__name__)
 
@@ -28,85 +28,55 @@ def evaluate(
 ) -> dict[str, Any]:
     """Does tasks; writes `results.json` and `results.md` after each of them.
 
-    Results of other tasks that the folder holds for the same weights are kept. A task
-    that fails ends the work, but among "all" only that task.
+    Results of other tasks that the folder holds for the same weights and data are kept,
+    also those that another evaluation writes meanwhile; those of other data are set
+    aside, into `other_data/`. A task that fails does not end the others.
 
     Args:
         subject: A run, from `open_run`, or another encoder and its data.
         tasks: Names in `TASKS`, or "all": those that nothing stands in the way of.
-        folder: Where results go; made if absent. None is the subject's own.
+        folder: Where everything that is written goes; made if absent. None is the
+            subject's own.
         **options: What tasks are told, by name: `protocol="ser"`. Those of a task are
             the fields of its `options`.
 
     Returns:
         All results in the folder, as in `results.json`: `["tasks"]["knn"]`; and under
-        "failed", which tasks failed now.
+        "failed", which tasks of "all" failed now.
 
     Raises:
         ValueError: If a task or an option is not known, or a task cannot be done.
+        OSError: Likewise; or if the folder cannot be written to.
+        FloatingPointError: If what a task named here computes is not finite.
     """
     check_options(options, option_fields())
     chosen, left_out = choose(subject, tasks, options)
     if folder is not None:
         subject = dataclasses.replace(subject, out_folder=files.as_path(folder))
-    into = subject.results_folder
-    results = _earlier(into / "results.json", subject) | _about(subject)
-    done = results.setdefault("tasks", {})
-    measured = results.setdefault("measured", {})
-    left_out = results.get("left_out", {}) | left_out
-    results["left_out"] = {k: why for k, why in left_out.items() if k not in done}
-    into.mkdir(parents=True, exist_ok=True)
-    failed = []
+    folder, about = subject.results_folder, _about(subject)
+    new: dict[str, dict[str, Any]] = {
+        **{"tasks": {}, "measured": {}, "failed": {}},
+        "left_out": left_out,
+    }
+    results = merged(read_kept(folder, about), about, new)
+    errors: dict[str, Exception] = {}
     for number, name in enumerate(chosen, start=1):
         _logger.info("%s (task %d of %d)", name, number, len(chosen))
         started = time.monotonic()
         try:
-            done[name] = _measured(TASKS[name], subject, options)
+            new["tasks"][name] = _measured(TASKS[name], subject, options)
         except (ValueError, OSError, FloatingPointError) as error:
-            if name in tasks:
-                raise
             _logger.error("%s failed: %s", name, error)
-            failed.append(name)
-            results["left_out"][name] = f"failed: {error}"
+            errors[name] = error
+            new["failed"][name] = f"failed: {error}"
         else:
-            results["left_out"].pop(name, None)
             seconds = time.monotonic() - started
-            measured[name] = _circumstances(subject, options, seconds)
-        if jax.process_index() == 0:
-            files.write_json(into / "results.json", results)
-            files.write_text(into / "results.md", as_text(results))
-    return results | {"failed": failed}
-
-
-def read_results(path: epath.Path) -> dict[str, Any]:
-    """What `results.json` holds.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its content: "tasks", task -> its results; where they are there, "measured" and
-        "left_out", by task too.
-
-    Raises:
-        ValueError: If it is something else; names the file.
-        OSError: If it cannot be read.
-    """
-    try:
-        results = files.read_json(path)
-        results["tasks"] = results.get("tasks")
-        for name in ("tasks", "measured", "left_out"):
-            if not isinstance(results.get(name, {}), dict):
-                raise ValueError(f"its {name} are {results[name]!r:.40}")
-        for task, of_task in results["tasks"].items():
-            if not isinstance(of_task, dict):
-                raise ValueError(f"its {task} is {of_task!r:.40}")
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is no file of results of ser_jax.evaluate: {error}. Move it away "
-            "and evaluate again."
-        ) from error
-    return results
+            new["measured"][name] = _circumstances(subject, options, seconds)
+        results = write_results(folder, about, new)
+    for name in errors:
+        if name in tasks:
+            raise errors[name]
+    return results | {"failed": list(errors)}
 
 
 def choose(
@@ -150,33 +120,6 @@ def option_fields() -> dict[str, Any]:
     return declared(task.options for task in TASKS.values())
 
 
-def as_text(results: Mapping[str, Any]) -> str:
-    """Main results as a table; those by layer are in the JSON and the report.
-
-    Args:
-        results: What `evaluate` returns.
-
-    Returns:
-        Markdown.
-    """
-    rows = [
-        (f"{task}/{path}", tables.to_text(value))
-        for task, of_task in results["tasks"].items()
-        for path, value in tables.flatten(of_task).items()
-        if not (task in TASKS and TASKS[task].is_detail(path))
-    ]
-    about = [
-        f"{key}: {results[key]}"
-        for key in ("run", "step", "encoder", "device")
-        if key in results
-    ]
-    lines = [*about, "", tables.table([("", "value"), *rows])]
-    if results["left_out"]:
-        lines += ["", "Left out:", ""]
-        lines += [f"- {task}: {why}" for task, why in results["left_out"].items()]
-    return "\n".join(lines)
-
-
 def _measured(
     task: Task, subject: Subject, options: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -205,18 +148,3 @@ def _circumstances(
 
 def _device() -> str:
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-
-
-def _earlier(path: epath.Path, subject: Subject) -> dict[str, Any]:
-    """What was measured before on the same weights, if anything was."""
-    if not path.exists():
-        return {}
-    results = read_results(path)
-    digest = results.get("digest")
-    if digest != subject.encoder.digest:
-        of = [results.get(key) for key in ("run", "step", "encoder")]
-        raise ValueError(
-            f"{path} holds results of other weights ({of[0]}, step {of[1]}, encoder "
-            f"{of[2]}); give another folder with --results."
-        )
-    return results

@@ -48,8 +48,9 @@ class Subject:
     Attributes:
         encoder: The encoder.
         data: What it is evaluated on.
-        folder: Where features and heads are kept.
-        out_folder: Where results and pictures go; None: there, too.
+        folder: Where features and heads are kept, and results and pictures go.
+        out_folder: Where all of these go instead; None: nowhere else. What `folder` has
+            is still used, and nothing is written there.
         mesh: The mesh.
         batch_size: Images encoded at a time, over all devices; a multiple of their
             number.
@@ -79,6 +80,8 @@ class Subject:
     def about(self) -> dict[str, Any]:
         """What results are of, for their file."""
         about: dict[str, Any] = {"digest": self.encoder.digest, "seed": self.seed}
+        if data := self.data.about():
+            about["data"] = data
         if self.data.unlabelled() is None:
             about["num_train"] = len(self.data.train)
             about["num_eval"] = len(self.data.held_out)
@@ -86,7 +89,7 @@ class Subject:
 
     @property
     def results_folder(self) -> epath.Path:
-        """Where results and pictures go."""
+        """Where everything is written."""
         return self.out_folder or self.folder
 
     @property
@@ -100,7 +103,7 @@ class Subject:
         return self.encoder.transform
 
     def features(self, split: str, grid_layer: int | None = None) -> Features:
-        """Features of a split, computed once and kept in the folder.
+        """Features of a split, computed once and kept on disk.
 
         Args:
             split: "train" or "eval".
@@ -116,6 +119,28 @@ class Subject:
         if name not in self._features:
             self._features[name] = self._read_features(name, split, grid_layer)
         return self._features[name]
+
+    def labelled(self, split: str, grid_layer: int | None = None) -> Features:
+        """The same of the images that have a label.
+
+        Args:
+            split: "train" or "eval".
+            grid_layer: As for `features`.
+
+        Returns:
+            The features.
+
+        Raises:
+            ValueError: If no image has a label.
+        """
+        found = self.features(split, grid_layer)
+        rows = np.flatnonzero(found.labels >= 0)
+        if len(rows) == len(found.labels):
+            return found
+        if not len(rows):
+            raise ValueError(f"the {split} split has no labels: see --{split}_split.")
+        by_name = {name: array[rows] for name, array in found.by_name.items()}
+        return Features(by_name, found.labels[rows])
 
     def _read_features(self, name: str, split: str, grid_layer: int | None) -> Features:
         reading = self._reading(grid_layer)
@@ -139,20 +164,28 @@ class Subject:
 
         def compute(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
             batches = itertools.count(start // batch_size + 1)
-            return self._extract(
+            rows, labels = self._extract(
                 embed,
                 reading.variables,
                 source.part(start, stop),
                 self.transform,
                 lambda: progress.update(next(batches)),
             )
+            if not np.isfinite(rows).all():
+                raise FloatingPointError(
+                    f"features of {source.name!r}, split {source.split!r}, are not all "
+                    "finite: nothing can be measured on them."
+                )
+            return rows, labels
 
         rows, labels = cached_features(
-            self.folder / "features" / name,
+            self.results_folder / "features" / name,
             compute,
+            kept_in=self.folder / "features" / name,
             key={
                 "encoder": self.encoder.digest,
                 "data": source.fingerprint,
+                "content": source.content,
                 "transform": dataclasses.asdict(self.transform),
                 "columns": {k: [c.start, c.stop] for k, c in reading.columns.items()},
             },

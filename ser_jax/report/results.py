@@ -10,9 +10,10 @@ from typing import Any
 
 from etils import epath
 
-from ser_jax.evaluate.results import read_results
+from ser_jax.evaluate.results_file import OTHER_DATA, read_results
 from ser_jax.evaluate.tasks import TASKS
 from ser_jax.report.page import Row
+from ser_jax.storage.files import matching
 from ser_jax.storage.runs import RunRecord
 from ser_jax.storage.tables import flatten, to_text
 
@@ -57,7 +58,7 @@ def read_columns(runs: Sequence[RunRecord]) -> list[Column]:
     columns = []
     for run in runs:
         found: dict[int, dict[str, epath.Path]] = {}
-        for path in sorted(run.path.glob("eval/*/results.json")):
+        for path in matching(run.path, "eval/*/results.json"):
             if match := _FOLDER.fullmatch(path.parent.name):
                 found.setdefault(int(match[1]), {})[match[2]] = path
         if not found:
@@ -68,6 +69,32 @@ def read_columns(runs: Sequence[RunRecord]) -> list[Column]:
             name = f"{run.name}, {encoder}" if len(newest) > 1 else run.name
             columns.append(Column(name, run, path.parent, _read(path)))
     return columns
+
+
+def other_results(run: RunRecord) -> dict[str, Mapping[str, Any]]:
+    """Evaluations of a run on data that are not its own, or are no longer.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Folder below the run's -> what `ser_jax.evaluate` wrote there.
+    """
+    paths = [
+        *(
+            path
+            for path in matching(run.path, "eval/*/results.json")
+            if not _FOLDER.fullmatch(path.parent.name)
+        ),
+        *matching(run.path, f"eval/*/{OTHER_DATA}/*/results.json"),
+    ]
+    return {str(path.parent.relative_to(run.path)): _read(path) for path in paths}
+
+
+def are_of_one_data_set(columns: Sequence[Column]) -> bool:
+    """Whether no two columns say that they are of different data."""
+    said = [column.results["data"] for column in columns if "data" in column.results]
+    return all(data == said[0] for data in said)
 
 
 def result_rows(columns: Sequence[Column], task: str) -> list[Row]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from etils import epath
 
+from ser_jax.evaluate.results_file import data_texts
 from ser_jax.evaluate.task import Task
 from ser_jax.evaluate.tasks import TASKS
 from ser_jax.report.curves import draw_run, draw_runs
@@ -13,7 +14,14 @@ from ser_jax.report.page import Heading, Note, Piece, Row, Table, figure
 from ser_jax.report.pictures.corruption import corruption_picture
 from ser_jax.report.pictures.depth import DepthCurves, depth_picture, kind_curves
 from ser_jax.report.pictures.tradeoff import Tradeoff, tradeoff_picture
-from ser_jax.report.results import ABSENT, Column, result_rows, value_row
+from ser_jax.report.results import (
+    ABSENT,
+    Column,
+    are_of_one_data_set,
+    other_results,
+    result_rows,
+    value_row,
+)
 from ser_jax.report.texts import (
     EVALUATED,
     PICTURES,
@@ -50,6 +58,11 @@ def overview(columns: Sequence[Column]) -> Iterator[Piece]:
         )
     )
     yield Table(_caption("Main results.", rows), names, rows)
+    if not are_of_one_data_set(columns):
+        yield Note(
+            "These are results on different data (see below): numbers of one row do "
+            "not compare."
+        )
     facts = rows_by_name(columns, _facts)
     rows = [value_row(name, "", values) for name, values in facts.items()]
     yield Table("What was trained and evaluated.", names, rows)
@@ -131,6 +144,14 @@ def of_run(run: RunRecord, columns: Sequence[Column]) -> Iterator[Piece]:
             yield Note(what, _command(run))
         if column.folder is not None:
             yield from _pictures(column, column.folder)
+    for place, found in other_results(run).items():
+        of_data = "; ".join(f"{k}: {x}" for k, x in data_texts(found).items())
+        rows = [
+            value_row(path, "", [value])
+            for path, value in flatten(found["tasks"]).items()
+        ]
+        title = f"{run.name}, results on other data: {place}"
+        yield _folded(title, [run.name], rows, f"{of_data}.")
     if run.settings is None:
         yield Note("Settings: the run has saved none yet.")
     else:
@@ -225,7 +246,8 @@ def _facts(column: Column) -> dict[str, Any]:
     facts |= {name: settings.get(path) for name, path in SETTINGS.items()}
     facts |= {"last step": run.last_step}
     facts |= {name: run.summary.get(key) for name, key in TRAINED.items()}
-    return facts | {name: column.results.get(key) for name, key in EVALUATED.items()}
+    facts |= {name: column.results.get(key) for name, key in EVALUATED.items()}
+    return facts | data_texts(column.results)
 
 
 def _last_knn(column: Column) -> float | None:

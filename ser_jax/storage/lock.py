@@ -17,13 +17,14 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
-def only_writer(folder: PathLike) -> Iterator[None]:
+def only_writer(folder: PathLike, *, wait: bool = False) -> Iterator[None]:
     """A block in which no other process enters a block like it on the same folder.
 
     The system drops the lock when its holder ends, however that ends.
 
     Args:
         folder: Made if absent; the lock is its file `.lock`.
+        wait: Until another process has left its block, instead of raising.
 
     Yields:
         Nothing.
@@ -46,11 +47,14 @@ def only_writer(folder: PathLike) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             stream.seek(0)
-            raise OSError(
-                f"{path} is being written to by {stream.read().strip() or 'another'}. "
-                "Wait for it, stop it, or use another folder (for training, another "
-                "--workdir)"
-            ) from None
+            holder = stream.read().strip() or "another"
+            if not wait:
+                raise OSError(
+                    f"{path} is being written to by {holder}. Wait for it, stop it, or "
+                    "use another folder (for training, another --workdir)"
+                ) from None
+            _logger.info("%s is being written to by %s: waiting", path, holder)
+            fcntl.flock(stream, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise

@@ -4,7 +4,8 @@ import json
 
 from helpers.runs import save_made_up
 from helpers.support import tiny_config
-from ser_jax.evaluate.results import as_text, evaluate
+from ser_jax.evaluate.results import evaluate
+from ser_jax.evaluate.results_file import as_text
 
 
 def make_run(folder, objective, regularizer):

@@ -248,7 +248,7 @@ def _measure(subject: Subject, options: FinetuneOptions) -> dict[str, Any]:
         variables, head = finetune(
             encoder.module,
             encoder.variables,
-            ((batch["crops"]["image"], batch["label"]) for batch in loader),
+            map(_labelled, loader),
             encoder.normalize,
             subject.mesh,
             settings=settings,
@@ -267,6 +267,16 @@ def _measure(subject: Subject, options: FinetuneOptions) -> dict[str, Any]:
         "loss_last": losses[-1],
         "epochs": options.finetune_epochs,
     } | dataclasses.asdict(settings)
+
+
+def _labelled(batch: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Images and classes of a batch; raises if one has none."""
+    if batch["label"].min() < 0:
+        raise ValueError(
+            "the train split has images without a label; fine-tuning needs a class for "
+            "each: see --train_split."
+        )
+    return batch["crops"]["image"], batch["label"]
 
 
 TASK = Task(

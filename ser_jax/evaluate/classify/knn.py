@@ -76,23 +76,19 @@ def _predict(queries, bank, labels, temperature, *, neighbors, num_classes):
 
 
 def _measure(subject: Subject, options: GridOptions) -> dict[str, Any]:
-    """Top-1 for every k that the train split allows, "grid<layer>_" before a grid's."""
-    num_train = len(subject.data.train)
-    neighbors = [k for k in _NEIGHBORS if k <= num_train]
-    if not neighbors:
-        raise ValueError(
-            f"k-NN votes with at least {min(_NEIGHBORS)} neighbours, but the train "
-            f"split {subject.data.train.split!r} has {num_train} images; evaluate "
-            "with a larger one."
-        )
+    """Top-1 for every k that the train split allows, "grid<layer>_" before a grid's.
+
+    Of a split smaller than the least k all images vote.
+    """
     results = {}
     for prefix, name, layer in options.readings():
-        train, held_out = (subject.features(x, layer) for x in ("train", "eval"))
+        train, held_out = (subject.labelled(x, layer) for x in ("train", "eval"))
+        num_train = len(train.labels)
         predicted = knn_predict(
             held_out.by_name[name],
             train.by_name[name],
             train.labels,
-            neighbors=neighbors,
+            neighbors=[k for k in _NEIGHBORS if k <= num_train] or [num_train],
         )
         for k, classes in predicted.items():
             top1 = float(np.mean(classes == held_out.labels))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import zipfile
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from ser_jax.evaluate.options import option
 from ser_jax.evaluate.subject import Subject
 from ser_jax.evaluate.task import Task, no_labels
 from ser_jax.storage.files import whole_file
+from ser_jax.storage.lock import only_writer
 
 _LEAST_STEPS_PER_EPOCH = 40
 
@@ -55,12 +57,10 @@ def linear_head(subject: Subject, options: HeadOptions) -> tuple[Head, str]:
     """
     for split in ("train", "eval"):  # on all processes, whatever each finds below
         subject.features(split)
-    path = _head_path(subject, options)
-    if path.exists():
-        with np.load(path) as arrays:
-            if str(arrays["key"]) == _head_key(subject, options):
-                weights = (jnp.asarray(arrays[name]) for name in Head._fields)
-                return Head(*weights), str(arrays["feature"])
+    for folder in (subject.results_folder, subject.folder):
+        kept = _read_head(folder / _head_name(options), _head_key(subject, options))
+        if kept is not None:
+            return kept
     _, found = _probe(subject, options, None)
     _write_head(subject, options, found)
     return found.head, found.best.feature
@@ -70,7 +70,7 @@ def _probe(
     subject: Subject, options: HeadOptions, layer: int | None
 ) -> tuple[LinearProtocol, LinearProbeResult]:
     """Linear heads on the class tokens, or on a layer's grid, and their protocol."""
-    train, held_out = (subject.features(split, layer) for split in ("train", "eval"))
+    train, held_out = (subject.labelled(split, layer) for split in ("train", "eval"))
     protocol = linear_protocol(
         options.protocol,
         {name: array.shape[1] for name, array in train.by_name.items()},
@@ -92,14 +92,27 @@ def _probe(
     return protocol, found
 
 
-def _head_path(subject: Subject, options: HeadOptions) -> epath.Path:
-    return subject.folder / f"linear_head_{options.protocol}.npz"
+def _head_name(options: HeadOptions) -> str:
+    return f"linear_head_{options.protocol}.npz"
 
 
 def _head_key(subject: Subject, options: HeadOptions) -> str:
     """What the head depends on."""
-    fingerprint = subject.data.train.fingerprint
-    return json.dumps([options.protocol, subject.encoder.digest, fingerprint])
+    train = subject.data.train
+    data = [train.fingerprint, train.content]
+    return json.dumps([options.protocol, subject.encoder.digest, *data])
+
+
+def _read_head(path: epath.Path, key: str) -> tuple[Head, str] | None:
+    """The head in a file, if it is there, whole and of this key."""
+    try:
+        with np.load(path) as arrays:
+            if str(arrays["key"]) != key:
+                return None
+            weights = (jnp.asarray(arrays[name]) for name in Head._fields)
+            return Head(*weights), str(arrays["feature"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
 
 
 def _write_head(
@@ -107,9 +120,10 @@ def _write_head(
 ) -> None:
     if jax.process_index():
         return
-    with whole_file(_head_path(subject, options)) as file:
+    folder = subject.results_folder
+    with only_writer(folder, wait=True), whole_file(folder / _head_name(options)) as f:
         np.savez(
-            file,
+            f,
             key=_head_key(subject, options),
             feature=found.best.feature,
             **found.head._asdict(),

@@ -205,7 +205,7 @@ def _accuracy(
 def _measure(subject: Subject, options: Any) -> dict[str, Any]:
     """Top-1 and top-5 on the class token, and which fit of the sweep it is."""
     del options
-    train, held_out = subject.features("train"), subject.features("eval")
+    train, held_out = subject.labelled("train"), subject.labelled("eval")
     result = logistic_regression(
         train.by_name["cls1"],
         train.labels,

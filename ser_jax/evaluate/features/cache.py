@@ -3,9 +3,10 @@
 A folder holds `features.npy` and `labels.npy`, both of full size from the start, and
 `parts.json`: what they were computed from, and a checksum of every part that is done.
 An interrupted extraction goes on where it stopped; a part that is not what was written
-is computed anew.
+is computed anew. One evaluation computes at a time; another waits, and finds them done.
 """
 
+import contextlib
 import json
 import logging
 import zlib
@@ -18,9 +19,11 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from ser_jax.storage.files import read_json, write_json
+from ser_jax.storage.lock import only_writer
 
 Compute = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
 
+_NAMES = ("features", "labels")
 _logger = logging.getLogger(__name__)
 
 
@@ -31,6 +34,7 @@ def cached_features(
     key: Mapping[str, Any],
     shape: tuple[int, int],
     part_size: int,
+    kept_in: epath.Path | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features and labels of a split, from the folder as far as they are there.
 
@@ -45,56 +49,70 @@ def cached_features(
             the folder is replaced.
         shape: Number of examples and width.
         part_size: Examples computed, and lost by an interruption, at a time.
+        kept_in: Another folder that they are taken from if it has all of them; nothing
+            is written there.
 
     Returns:
         Features `[n, width]`, float32, and labels `[n]`, int64; mapped from disk,
         read-only.
     """
-    files = {name: folder / f"{name}.npy" for name in ("features", "labels")}
     record = {"key": dict(key), "shape": list(shape), "part_size": part_size}
-    is_primary = jax.process_index() == 0
-    sums = _read_sums(folder / "parts.json", record)
-    done = {}
-    for name, found in sums.items():
-        if found == _checksum(_read(files), int(name), int(name) + part_size):
-            done[name] = found
-        else:
-            _logger.warning(
-                "%s: examples from %s on are not what was written; computing them "
-                "again.",
-                folder,
-                name,
-            )
     starts = range(0, shape[0], part_size)
-    _wait("features read")  # before the first process changes what the others check
-    if len(done) < len(starts):
-        written = _open(files, shape, keep=bool(done)) if is_primary else {}
+    is_primary = jax.process_index() == 0
+    for place in (folder, kept_in or folder):
+        arrays, done = _read(place, record)
+        if _all_agree(len(done) == len(starts)):
+            return arrays["features"], arrays["labels"]
+    with only_writer(folder, wait=True) if is_primary else contextlib.nullcontext():
+        _all_agree(True)  # the first process has the lock
+        arrays, done = _read(folder, record, warn=True)
+        _all_agree(True)  # read, before the first process changes what others check
+        written = _open(folder, shape, keep=bool(done)) if is_primary else {}
         for start in starts:
             if str(start) in done:
                 continue
             stop = min(start + part_size, shape[0])
-            parts = dict(zip(files, compute(start, stop), strict=True))
+            parts = dict(zip(_NAMES, compute(start, stop), strict=True))
             if is_primary:
                 for name, array in written.items():
                     array[start:stop] = parts[name]
                     array.flush()
                 done[str(start)] = _checksum(written, start, stop)
                 write_json(folder / "parts.json", record | {"checksums": done})
-        _wait("features written")
-    arrays = _read(files)
+        _all_agree(True)  # written
+        arrays = _load(folder)
     return arrays["features"], arrays["labels"]
 
 
+def _read(
+    folder: epath.Path, record: Mapping[str, Any], *, warn: bool = False
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """The arrays on disk, and the checksums of the parts that are what was written."""
+    arrays, done = _load(folder), {}
+    for name, found in _read_sums(folder / "parts.json", record).items():
+        if found == _checksum(arrays, int(name), int(name) + record["part_size"]):
+            done[name] = found
+        elif warn:
+            _logger.warning(
+                "%s: examples from %s on are not what was written; computing them "
+                "again.",
+                folder,
+                name,
+            )
+    return arrays, done
+
+
 def _open(
-    files: Mapping[str, epath.Path], shape: tuple[int, int], *, keep: bool
+    folder: epath.Path, shape: tuple[int, int], *, keep: bool
 ) -> dict[str, np.memmap]:
     """The arrays to write to; what they hold is kept, or they are made anew."""
+    files = {name: folder / f"{name}.npy" for name in _NAMES}
     if keep:
         return {n: np.lib.format.open_memmap(path, "r+") for n, path in files.items()}
-    folder = files["features"].parent
-    folder.mkdir(parents=True, exist_ok=True)
-    # First: it must never speak of other arrays than are there.
-    (folder / "parts.json").unlink(missing_ok=True)
+    # First: it must never speak of other arrays than are there. Who reads the arrays
+    # goes on with those that it has opened.
+    for path in (folder / "parts.json", *files.values()):
+        path.unlink(missing_ok=True)
     layouts: dict[str, Any] = {
         "features": {"dtype": np.float32, "shape": shape},
         "labels": {"dtype": np.int64, "shape": shape[:1]},
@@ -105,10 +123,10 @@ def _open(
     }
 
 
-def _read(files: Mapping[str, epath.Path]) -> dict[str, np.ndarray]:
+def _load(folder: epath.Path) -> dict[str, np.ndarray]:
     """The arrays on disk; none of one that is cut short or missing."""
     try:
-        return {name: np.load(path, mmap_mode="r") for name, path in files.items()}
+        return {n: np.load(folder / f"{n}.npy", mmap_mode="r") for n in _NAMES}
     except (OSError, ValueError):
         return {}
 
@@ -134,6 +152,9 @@ def _checksum(arrays: Mapping[str, np.ndarray], start: int, stop: int) -> int:
     return total
 
 
-def _wait(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+def _all_agree(value: bool) -> bool:
+    """Whether it is true in every process; and no process goes on before all are here.
+
+    They may look at a folder that another program is writing to.
+    """
+    return bool(multihost_utils.process_allgather(np.array(value)).all())
