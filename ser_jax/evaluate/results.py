@@ -30,7 +30,8 @@ def evaluate(
 
     Results of other tasks that the folder holds for the same weights and data are kept,
     also those that another evaluation writes meanwhile; those of other data are set
-    aside, into `other_data/`. A task that fails does not end the others.
+    aside, into `other_data/`. A task that fails does not end the others; the error of
+    one that was named is raised when they are done.
 
     Args:
         subject: A run, from `open_run`, or another encoder and its data.
@@ -59,24 +60,27 @@ def evaluate(
         "left_out": left_out,
     }
     results = merged(read_kept(folder, about), about, new)
-    errors: dict[str, Exception] = {}
+    to_raise: Exception | None = None
     for number, name in enumerate(chosen, start=1):
         _logger.info("%s (task %d of %d)", name, number, len(chosen))
         started = time.monotonic()
         try:
             new["tasks"][name] = _measured(TASKS[name], subject, options)
         except (ValueError, OSError, FloatingPointError) as error:
+            if name in tasks and to_raise is None:
+                to_raise = error
+                continue
             _logger.error("%s failed: %s", name, error)
-            errors[name] = error
+            if name in tasks:
+                continue
             new["failed"][name] = f"failed: {error}"
         else:
             seconds = time.monotonic() - started
             new["measured"][name] = _circumstances(subject, options, seconds)
         results = write_results(folder, about, new)
-    for name in errors:
-        if name in tasks:
-            raise errors[name]
-    return results | {"failed": list(errors)}
+    if to_raise is not None:
+        raise to_raise
+    return results | {"failed": list(new["failed"])}
 
 
 def choose(

@@ -19,6 +19,7 @@ from ser_jax.storage.tables import flatten, to_text
 
 ABSENT = "-"
 _FOLDER = re.compile(r"(\d+)-(online|target)")
+_OF_OTHER_DATA = re.compile(rf"{_FOLDER.pattern}-.+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +85,7 @@ def other_results(run: RunRecord) -> dict[str, Mapping[str, Any]]:
         *(
             path
             for path in matching(run.path, "eval/*/results.json")
-            if not _FOLDER.fullmatch(path.parent.name)
+            if _OF_OTHER_DATA.fullmatch(path.parent.name)
         ),
         *matching(run.path, f"eval/*/{OTHER_DATA}/*/results.json"),
     ]

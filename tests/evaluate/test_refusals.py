@@ -96,16 +96,29 @@ def test_a_checkpoint_of_another_version_is_refused(workdir, monkeypatch, change
         open_run(str(workdir))
 
 
-def test_too_few_images_for_the_least_k(run, tmp_path):
-    few = dataclasses.replace(run.data, train_split="train[:5]")
+def test_a_handful_of_images_is_evaluated(run, tmp_path):
+    """Fewer than classes, devices, neighbours and a batch of heads."""
+    few = dataclasses.replace(run.data, train_split="train[:5]", eval_split="test[:1]")
     short = dataclasses.replace(run, data=few)
-    with pytest.raises(ValueError, match="at least 10 neighbours, .* has 5 images"):
-        evaluate(short, ["knn"], folder=tmp_path)
+    results, _ = measure(short, tmp_path, "knn", "linear", "health")
+    assert results["tasks"]["knn"].keys() == {"top1_k5"}
+    assert results["tasks"]["linear"]["top1"] in (0, 1)
+    one = dataclasses.replace(run.data, train_split="train[:1]")
+    with pytest.raises(ValueError, match="1 training example cannot"):
+        measure(dataclasses.replace(run, data=one), tmp_path, "linear", "knn")
+    found = json.loads((tmp_path / "results.json").read_text())  # the other went on
+    assert found["tasks"].keys() == {"knn"} and len(found["other_data"]) == 1
 
 
 def test_a_run_can_be_evaluated_elsewhere(run, workdir, tmp_path):
-    """The workdir moved, and so has its data; results are still of these weights."""
+    """The workdir moved, and so has its data; results are still of these weights.
+
+    Red if something is written into the run while results go elsewhere.
+    """
     measure(run, run.folder, "health")
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    measure(run, tmp_path / "b", "knn", "linear", "pictures")
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     moved = shutil.copytree(workdir, tmp_path / "moved")
     shutil.move(moved / "data", tmp_path / "data")
     lost = open_run(str(moved), data_dir=str(moved / "data" / "none"))

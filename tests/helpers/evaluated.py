@@ -22,3 +22,12 @@ def make_run(folder, objective, regularizer):
 def measure(run, folder, *tasks, **options):
     results = evaluate(run, tasks, folder=folder, **options)
     return json.loads((folder / "results.json").read_text()), as_text(results)
+
+
+def results_about(**changes):
+    """What results say they are of: nine images of a set called mine."""
+    data = {
+        **{"name": "mine", "version": "1.0.0", "split": "test", "num_examples": 9},
+        "content": {"test": "sha256:aaaaaaaaaa"},
+    }
+    return {"digest": 1, "num_eval": 9, "data": {"eval": data | changes}}

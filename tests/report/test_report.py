@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from helpers.evaluated import results_about
 from helpers.programs import run_program
 from matplotlib import image as png
 
@@ -219,6 +220,37 @@ def test_the_newest_step_and_both_encoders(tmp_path):
     columns = report_results.read_columns(read_runs([str(path)]))
     names = {column.name: column.tasks["knn"]["top1_k20"] for column in columns}
     assert names == {"run, online": 0.375, "run, target": 0.25}
+
+
+def test_results_on_other_data_are_kept_apart_and_marked(tmp_path):
+    """Red if they take a column of the tables, or are not shown at all."""
+    names = ("base", "ser")
+    for name, content in zip(names, ("aaaaaaaaaa", "bbbbbbbbbb"), strict=True):
+        write_run(tmp_path / name)
+        digest = {"test": f"sha256:{content}"}
+        add_results(tmp_path / name / "eval" / "3-online", 0.5, content=digest)
+    folder = tmp_path / "ser" / "eval"
+    add_results(folder / "3-online-digits-train-0a", 0.125, split="train[:64]")
+    add_results(folder / "3-online" / "other_data" / "2026", 0.0625)
+    text, page = read([str(tmp_path / name) for name in names], tmp_path)
+    main = page.table("Main results")
+    assert main[0] == ["", *names] and "0.125" not in str(main)
+    assert "results on different data" in text
+    facts = page.table("What was trained and evaluated")
+    said = [row for row in facts if row[0] == "evaluation data"]
+    assert "sha256:aaaaaaaa" in said[0][1] and "sha256:bbbbbbbb" in said[0][2]
+    for place, top1, data in (
+        ("3-online-digits-train-0a", "0.125", "train[:64], 9 images"),
+        ("3-online/other_data/2026", "0.0625", "test, 9 images"),
+    ):
+        title = f"ser, results on other data: eval/{place}. "
+        assert page.table(title)[1] == ["knn/top1_k20", top1] and data in text
+
+
+def add_results(folder, top1, **data):
+    folder.mkdir(parents=True)
+    results = results_about(**data) | {"tasks": {"knn": {"top1_k20": top1}}}
+    files.write_json(folder / "results.json", results)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Features on disk: computed once, resumed, replaced, and never trusted blindly."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -25,8 +26,9 @@ class Compute:
         return FEATURES[start:stop], LABELS[start:stop]
 
 
-def read(folder, compute, key=KEY):
-    return cached_features(folder, compute, key=key, shape=(10, 3), part_size=4)
+def read(folder, compute, key=KEY, **options):
+    sizes = {"shape": (10, 3), "part_size": 4}
+    return cached_features(folder, compute, key=key, **sizes, **options)
 
 
 def assert_right(found):
@@ -82,3 +84,45 @@ def test_files_that_cannot_be_read_are_made_again(tmp_path, name, how):
     assert_right(read(tmp_path, again))
     assert len(again.calls) == 3
     assert len(json.loads((tmp_path / "parts.json").read_text())["checksums"]) == 3
+
+
+def test_another_folder_is_read_and_never_written(tmp_path):
+    """Red if what it lacks is computed into it."""
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    with pytest.raises(OSError, match="killed"):
+        read(run, Compute(fail_at=8))
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    again = Compute()
+    assert_right(read(elsewhere, again, kept_in=run))
+    assert len(again.calls) == 3
+    assert before == {path.name: path.read_bytes() for path in run.iterdir()}
+    read(run, Compute())
+    unused = Compute()
+    assert_right(read(tmp_path / "third", unused, kept_in=run))
+    assert unused.calls == [] and not (tmp_path / "third").exists()
+
+
+def test_what_is_in_use_stays_as_it_was(tmp_path):
+    """Two evaluations of other pictures; red if the second writes into the first's."""
+    features, labels = read(tmp_path, Compute())
+
+    def others(start, stop):
+        return 0 * FEATURES[start:stop], LABELS[start:stop]
+
+    read(tmp_path, others, KEY | {"content": "other"})
+    assert_right((features, labels))
+
+
+def test_one_computes_and_the_other_waits_for_it(tmp_path):
+    second = Compute()
+    with ThreadPoolExecutor(1) as thread:
+
+        def compute(start, stop):
+            if start == 0:  # begins while this one computes
+                futures.append(thread.submit(read, tmp_path, second))
+            return FEATURES[start:stop], LABELS[start:stop]
+
+        futures = []
+        assert_right(read(tmp_path, compute))
+        assert_right(futures[0].result())
+    assert second.calls == []
