@@ -96,9 +96,9 @@ def test_features_are_read_once_and_results_of_other_tasks_stay(
     assert "linear/top1" in report and "logreg/top1" in report
 
 
-def test_the_head_is_kept_for_tasks_that_classify_pictures(run, tmp_path, monkeypatch):
+def test_the_head_is_kept_for_tasks_that_classify_pictures(run, monkeypatch):
     options = HeadOptions()
-    result, _ = measure(run, tmp_path, "linear")
+    result, _ = measure(run, run.folder, "linear")
     assert result["tasks"]["linear"]["protocol"] == "grid, cached features"
     monkeypatch.setattr(linear, "linear_probe", None)
     head, feature = linear_head(run, options)
