@@ -51,7 +51,10 @@ def complete(record: Mapping[str, Any]) -> dict[str, Any]:
     flat = flatten(filled, ".")
     names = [str(flat.get(f"{part}.name")) for part in ("objective", "regularizer")]
     if "None" in names:
-        raise ValueError("the record has no objective.name and regularizer.name")
+        raise ValueError(
+            "the recorded config names no objective or no regularizer: no version of "
+            "ser_jax wrote it."
+        )
     for path, default in flatten(base_config(*names).to_dict(), ".").items():
         if path in flat:
             continue

@@ -77,8 +77,9 @@ def test_a_worker_that_ended_or_is_stopped_is_named(source):
 
     Or if a signal that a run should save at takes its worker away first.
     """
-    batches = with_worker(source, timeout_s=3.0)
+    batches = with_worker(source, timeout_s=120.0)  # until the worker has started
     assert np.shape(next(batches)["crops"]["a"]) == (8, 8, 8, 3)
+    batches._timeout_s = 3.0
     (worker,) = batches._workers()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         os.kill(worker.pid, number)  # as to the whole group: meant for the run

@@ -39,6 +39,9 @@ def _define_flags() -> None:
     flags.DEFINE_bool(
         "exif_orientation", True, "Turn the pictures of --folder as EXIF says."
     )
+    flags.DEFINE_bool(
+        "allow_incomplete", False, "Take an archive that lacks images as it is."
+    )
     flags.DEFINE_bool("dry_run", False, "Say what is understood, and write nothing.")
 
 
@@ -68,7 +71,7 @@ def main(argv: list[str]) -> None:
         print(images.understood or about, flush=True)
         if values.dry_run:
             return
-        prepare(images, values.data_dir, values.max_bad_frac)
+        prepare(images, values.data_dir, values.max_bad_frac, values.allow_incomplete)
     except (PrepareError, OSError, ValueError) as error:
         sys.exit(f"prepare: {error}")
     except KeyboardInterrupt:

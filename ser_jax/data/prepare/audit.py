@@ -68,11 +68,17 @@ def to_storable(data: bytes, turn: bool = False) -> Storable:
 class Audit:
     """Decodes every image in threads, passes on the good, remembers the bad."""
 
-    def __init__(self, lost: Sequence[str] = (), turn: bool = False):
+    def __init__(
+        self,
+        lost: Sequence[str] = (),
+        turn: bool = False,
+        allow_incomplete: bool = False,
+    ):
         """Begins with what is lost already, a line each."""
         self.num_images = len(lost)
         self.bad = list(lost)
         self._turn = turn
+        self._allow_incomplete = allow_incomplete
         self._notes = collections.Counter[str]()
 
     def examples(
@@ -105,14 +111,22 @@ class Audit:
             progress.update(item.done_frac, text)
         progress.close()
         say(f"{name}: {num_images} images read, {num_bad} unreadable; writing shards")
-        if split.num_published not in (None, num_images):
-            say(
-                f"{name}: {split.num_published} images are published, {num_images} are "
-                "here: right for a part of the data set alone"
-            )
+        self._compare(name, num_images, split.num_published)
         self.num_images += num_images
         if num_images == num_bad:
             raise PrepareError(f"split {name!r} has no readable image")
+
+    def _compare(self, name: str, num_images: int, num_published: int | None) -> None:
+        """Refuses nearly all of a published set; what is less is meant as a part."""
+        if num_published in (None, num_images):
+            return
+        counts = f"{num_published:,} images are published, {num_images:,} are here"
+        if 2 * num_images > num_published and not self._allow_incomplete:
+            raise PrepareError(
+                f"split {name!r}: {counts}; get the archive anew, or give "
+                "--allow_incomplete to take it as it is; no data set was written"
+            )
+        say(f"{name}: {counts}: right for a part of the data set alone")
 
     def report(self, path: epath.Path) -> str:
         """Lists the bad images on stderr and in a file; says where, in one phrase.

@@ -69,7 +69,10 @@ def read_image_set(
 
 
 def prepare(
-    images: ImageSet, data_dir: str | os.PathLike[str], max_bad_frac: float = 0.0
+    images: ImageSet,
+    data_dir: str | os.PathLike[str],
+    max_bad_frac: float = 0.0,
+    allow_incomplete: bool = False,
 ) -> epath.Path:
     """Writes the data set, unless it is there.
 
@@ -78,13 +81,16 @@ def prepare(
         data_dir: Folder that holds the data sets.
         max_bad_frac: Share of images to accept that are unreadable or have no place in
             the layout, in [0, 1].
+        allow_incomplete: Accept nearly as many images as were published, not only all,
+            or a part of at most half.
 
     Returns:
         Folder of the data set.
 
     Raises:
         PrepareError: If `data_dir` cannot be written to, a split has no readable image,
-            or more than `max_bad_frac` of the images are unreadable.
+            more than `max_bad_frac` of the images are unreadable, or images that were
+            published are missing.
     """
     root = as_path(data_dir)
     final_dir = root / images.name / images.version
@@ -106,7 +112,7 @@ def prepare(
         say(f"{leftover} is another run's; if none is running, remove it")
     for archive in images.archives:
         say(verdict(archive))
-    audit = Audit(images.lost, images.upright)
+    audit = Audit(images.lost, images.upright, allow_incomplete)
     report_path = root / f"{images.name}.unreadable.txt"
     num_lost = len(images.lost)
     if num_lost > max_bad_frac * (images.num_found + num_lost):

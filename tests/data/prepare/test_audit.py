@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 from ser_jax.data import decode
 from ser_jax.data.decode import decode_image
 from ser_jax.data.prepare.audit import Audit, to_storable
-from ser_jax.data.prepare.image_set import ImageSplit, Item
+from ser_jax.data.prepare.image_set import ImageSplit, Item, PrepareError
 
 
 def saved(image, file_format, **options):
@@ -114,3 +114,24 @@ def test_every_bad_picture_is_one_line(tmp_path, capsys):
     lines = (tmp_path / "list.txt").read_text().splitlines()
     assert len(lines) == 8 and all(line.split("\t")[1] for line in lines)
     assert capsys.readouterr().err.count("unreadable: ") == 8
+
+
+@pytest.mark.parametrize(
+    "num_images, allowed, is_taken",
+    [(4, False, True), (3, False, False), (3, True, True), (2, False, True)],
+)
+def test_nearly_all_of_a_published_set_is_refused(
+    num_images, allowed, is_taken, capsys
+):
+    """Red if a cut archive passes, or a part of at most half needs a flag."""
+    data = saved(RGB, "PNG")
+    items = [Item(f"{i}", lambda: data, {}, 1.0) for i in range(num_images)]
+    audit = Audit(allow_incomplete=allowed)
+    split = ImageSplit(items, 1, num_published=4)
+    if is_taken:
+        assert len(list(audit.examples("train", split))) == num_images
+        said = "4 images are published" in capsys.readouterr().err
+        assert said == (num_images < 4)
+    else:
+        with pytest.raises(PrepareError, match="4 .* published, 3 .*allow_incomplete"):
+            list(audit.examples("train", split))
