@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from ser_jax.data.fingerprint import fingerprint
-from ser_jax.storage.files import as_path, matching
+from ser_jax.storage.files import as_path, matching, num_bytes
 
 _PREPARE_FLAGS = {
     "imagenet2012": (
@@ -220,7 +220,7 @@ def open_source(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sour
     )
     for shard in shards:
         path = epath.Path(shard.path)
-        if not path.exists() or not path.stat().length:
+        if not path.exists() or not num_bytes(path):
             raise FileNotFoundError(
                 f"{path}, a file of {name!r}, is not there or empty; copy the data set "
                 "again, or remove it and prepare it again"

@@ -42,6 +42,19 @@ def as_path(path: PathLike) -> epath.Path:
     return epath.Path(os.path.abspath(os.path.expanduser(path)))
 
 
+def num_bytes(path: PathLike) -> int:
+    """Size of a file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Bytes. (`epath.Path.stat` asks for the owner's name, too, which in containers
+        need not exist.)
+    """
+    return os.stat(path).st_size
+
+
 def matching(folder: PathLike, pattern: str) -> list[epath.Path]:
     """What lies below a folder, the folder's own name taken as it is.
 

@@ -19,6 +19,7 @@ from etils import epath
 
 from ser_jax.data.prepare.image_set import ImageSet, ImageSplit, Item, PrepareError
 from ser_jax.data.prepare.published import IMAGENET_IMAGES
+from ser_jax.storage.files import num_bytes
 
 _BLOCK_BYTES = 512
 # Two empty blocks end a tar, and fill it up to a record of 20.
@@ -111,13 +112,13 @@ def read_imagenet(train_tar: epath.Path | None, val_tar: epath.Path | None) -> I
         wnids = set(builder.info.features["label"].names)
         items = _train_items(train_tar, wnids)
         splits["train"] = ImageSplit(
-            items, train_tar.stat().length, IMAGENET_IMAGES["train"]
+            items, num_bytes(train_tar), IMAGENET_IMAGES["train"]
         )
     if val_tar:
         path = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt")
         items = _val_items(val_tar, path.read_text().split())
         splits["validation"] = ImageSplit(
-            items, val_tar.stat().length, IMAGENET_IMAGES["validation"]
+            items, num_bytes(val_tar), IMAGENET_IMAGES["validation"]
         )
     return ImageSet(
         builder.name,
@@ -129,7 +130,7 @@ def read_imagenet(train_tar: epath.Path | None, val_tar: epath.Path | None) -> I
 
 
 def _train_items(path: epath.Path, wnids: set[str]) -> Iterator[Item]:
-    num_bytes = path.stat().length
+    size = num_bytes(path)
     with open_tar(path) as outer:
         for class_tar in filter(tarfile.TarInfo.isfile, outer):
             wnid = pathlib.PurePath(class_tar.name).stem
@@ -143,7 +144,7 @@ def _train_items(path: epath.Path, wnids: set[str]) -> Iterator[Item]:
             with _open_class(class_tar.name, file) as inner:
                 for member in filter(tarfile.TarInfo.isfile, inner):
                     offset = class_tar.offset_data + member.offset
-                    yield _item(inner, member, wnid, offset / num_bytes)
+                    yield _item(inner, member, wnid, offset / size)
 
 
 @contextlib.contextmanager
@@ -160,7 +161,7 @@ def _open_class(name: str, file: IO[bytes] | None) -> Iterator[tarfile.TarFile]:
 
 
 def _val_items(path: epath.Path, labels: list[str]) -> Iterator[Item]:
-    num_bytes = path.stat().length
+    size = num_bytes(path)
     with open_tar(path) as archive:
         for member in filter(tarfile.TarInfo.isfile, archive):
             number = re.search(r"ILSVRC2012_val_(\d{8})\.JPEG$", member.name)
@@ -171,7 +172,7 @@ def _val_items(path: epath.Path, labels: list[str]) -> Iterator[Item]:
                     "ILSVRC2012_img_val.tar as published"
                 )
             label = labels[int(number[1]) - 1]
-            yield _item(archive, member, label, member.offset / num_bytes)
+            yield _item(archive, member, label, member.offset / size)
 
 
 def _item(

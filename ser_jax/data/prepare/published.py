@@ -4,6 +4,8 @@ import hashlib
 
 from etils import epath
 
+from ser_jax.storage.files import num_bytes
+
 # Bytes -> MD5; no two are of one size. image-net.org (ILSVRC 2012: train, val) and
 # cs.toronto.edu/~kriz/cifar.html (CIFAR-10 and CIFAR-100, Python and binary version).
 _MD5 = {
@@ -27,14 +29,14 @@ def verdict(path: epath.Path) -> str:
     Returns:
         The line, for the user: a copy that was packed again may well be sound.
     """
-    num_bytes = path.stat().length
-    if num_bytes not in _MD5:
-        return f"{path}: its {num_bytes:,} bytes are the size of no published archive"
+    size = num_bytes(path)
+    if size not in _MD5:
+        return f"{path}: its {size:,} bytes are the size of no published archive"
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "md5").hexdigest()
-    if digest == _MD5[num_bytes]:
+    if digest == _MD5[size]:
         return f"{path}: its MD5 matches that of the published archive"
     return (
         f"{path}: its MD5, {digest}, does not match that of the published archive, "
-        f"{_MD5[num_bytes]}; get it again if more than its packing may differ"
+        f"{_MD5[size]}; get it again if more than its packing may differ"
     )

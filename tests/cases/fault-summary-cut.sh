@@ -1,0 +1,15 @@
+# summary.json is cut off.
+# Right: one message that names the file, or the run is taken as not ended.
+. "$(dirname "$0")/common.sh"
+
+mkdir -p $T/run/eval/8-online
+cat > $T/run/metrics.jsonl <<'P'
+{"step": 2, "wall_time": 1.0, "loss": 2.0}
+{"step": 4, "wall_time": 2.0, "loss": 1.5}
+P
+echo '{"steps": 4, ' > $T/run/summary.json
+$PY -m ser_jax.report $T/run > $T/out 2>&1; rc=$?
+tail -2 $T/out
+grep -q Traceback $T/out && wrong "a traceback"
+[ $rc -eq 0 ] || grep -q summary.json $T/out || wrong "the file is not named"
+exit 0
