@@ -55,6 +55,14 @@ def test_every_module_and_name_exists(page):
         assert re.search(rf"\b{name}\b", file.read_text()), f"{path}.{name}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_test_that_is_named_exists(page):
+    """Red if a page leans on a test that has another name now."""
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+_\w+_\w+)`", page.read_text())
+    assert not [name for name in named if f"def {name}(" not in tests]
+
+
 def test_readmes_list_of_folders_is_the_rules():
     """Red if README's table and the structure test name other folders, or an order."""
     from test_structure import DOORS

@@ -153,6 +153,7 @@ def test_what_is_understood_is_said_first(tmp_path, monkeypatch, capsys, dry_run
         data_dir=str(tmp_path / "out"),
         max_bad_frac=0.0,
         exif_orientation=True,
+        allow_incomplete=False,
         dry_run=dry_run,
     )
     monkeypatch.setattr(__main__.flags, "FLAGS", values)

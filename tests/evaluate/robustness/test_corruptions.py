@@ -238,6 +238,9 @@ def test_broken_cifar_c(tmp_path):
     np.save(path, np.zeros((19, 32, 32, 3), np.uint8))
     with pytest.raises(ValueError, match=r"\[20, 32, 32, 3\].*\[19, 32, 32, 3\]"):
         evaluate(clean_source(), tmp_path)
+    np.save(path, np.array([{}]), allow_pickle=True)  # unpickling may run anything
+    with pytest.raises(ValueError, match="fog.npy cannot be read.*Download"):
+        evaluate(clean_source(), tmp_path)
     path.write_bytes(whole)
     source = make_source([plain(0)], [0], num_classes=2, class_names=None)
     with pytest.raises(ValueError, match="label 2.*only 2 classes"):
