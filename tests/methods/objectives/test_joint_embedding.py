@@ -169,7 +169,7 @@ def test_settings_out_of_range_are_refused(method, name, value):
 
 
 def test_a_shift_of_all_features_does_not_move_barlow_twins(monkeypatch):
-    """The projector's BatchNorm takes it out, so an encoder's last bias has no gradient.
+    """The projector's BatchNorm takes it out: an encoder's last bias has no gradient.
 
     In float32 what is left is rounding (5e-6 in the recorded step, as much as in ours),
     which says nothing; in float64 it is seen to be none.
