@@ -175,6 +175,10 @@ def finalize(config: ConfigDict, num_train_examples: int) -> Resolved:
         "loader.prefetch_batches": 1,
     }
     values = flatten(config.to_dict())
+    for name, value in values.items():
+        numbers = value if isinstance(value, list) else [value]
+        if not all(math.isfinite(x) for x in numbers if isinstance(x, float)):
+            raise ValueError(f"{name} must be finite, got {value}.")
     for name, least in minima.items():
         if values[name] < least:
             raise ValueError(f"{name} must be at least {least}, got {values[name]}.")

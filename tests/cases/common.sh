@@ -17,6 +17,11 @@ TINY="--config=$ROOT/configs/digits.py:moco_v3 --config.max_steps=2 --config.bat
   --config.objective.hidden_dim=16 --config.objective.output_dim=8
   --config.augment.image_size=8 --config.knn.every_epochs=0
   --config.dataset.data_dir=$T/data"
+# A run on digits of one block, for more steps.
+SMALL="--config=$ROOT/configs/digits.py --config.dataset.data_dir=$T/data
+  --config.batch_size=16 --config.model.depth=1 --config.model.width=32
+  --config.model.num_heads=2 --config.augment.image_size=16 --config.loader.num_threads=1
+  --config.knn.every_epochs=0.0 --config.log_every_steps=2"
 train() { "$PY" -m ser_jax.main $TINY --workdir="$T/run" "$@"; }
 evaluate() { "$PY" -m ser_jax.evaluate --checkpoint="$T/run" "$@"; }
 # pictures FOLDER NUMBER [SEED]: small pictures of noise.

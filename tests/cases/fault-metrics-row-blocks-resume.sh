@@ -2,8 +2,7 @@
 # Right: it goes on, or one message that names file and line.
 . "$(dirname "$0")/common.sh"
 
-TINY="--config=configs/digits.py --config.dataset.data_dir=$T/data --config.batch_size=16 --config.model.depth=1 --config.model.width=32 --config.model.num_heads=2 --config.augment.image_size=16 --config.loader.num_threads=1 --config.knn.every_epochs=0.0 --config.log_every_steps=2"
-train() { $PY -m ser_jax.main $TINY --workdir=$T/run "$@"; }
+TINY=$SMALL
 train --config.max_steps=4 --config.checkpoint.every_steps=4 > $T/out 2>&1 || wrong "first run"
 echo "{\"loss\": 1.0}" >> $T/run/metrics.jsonl
 train --config.max_steps=8 --config.checkpoint.every_steps=4 > $T/out 2>&1; rc=$?; tail -1 $T/out

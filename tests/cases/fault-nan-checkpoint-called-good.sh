@@ -2,8 +2,7 @@
 # Right: a state that is not finite is not saved (or is not called good).
 . "$(dirname "$0")/common.sh"
 
-TINY="--config=configs/digits.py --config.dataset.data_dir=$T/data --config.batch_size=16 --config.model.depth=1 --config.model.width=32 --config.model.num_heads=2 --config.augment.image_size=16 --config.loader.num_threads=1 --config.knn.every_epochs=0.0 --config.log_every_steps=2"
-train() { $PY -m ser_jax.main $TINY --workdir=$T/run "$@"; }
+TINY=$SMALL
 train --config.max_steps=20 --config.checkpoint.every_steps=1 --config.optimizer.base_lr=1e42 --config.optimizer.warmup_epochs=0.0 > $T/out 2>&1 && wrong "did not stop"
 grep "ser_jax: error" $T/out | cut -c1-250; grep -q Traceback $T/out && wrong "a traceback"
 $PY - $T/run <<'P' 2> /dev/null || wrong "a checkpoint with weights that are not finite was saved"

@@ -4,8 +4,7 @@
 # message that names data set and record; the last step saved.
 . "$(dirname "$0")/common.sh"
 
-TINY="--config=configs/digits.py --config.dataset.data_dir=$T/data --config.batch_size=16 --config.model.depth=1 --config.model.width=32 --config.model.num_heads=2 --config.augment.image_size=16 --config.loader.num_threads=1 --config.knn.every_epochs=0.0 --config.log_every_steps=2"
-train() { $PY -m ser_jax.main $TINY --workdir=$T/run "$@"; }
+TINY=$SMALL
 train --config.max_steps=2 > $T/out 2>&1 || wrong "first run"; rm -rf $T/run
 shard=$(find $T/data -name "*train.array_record*"); info=$(find $T/data -name dataset_info.json)
 $PY - $shard <<'P'

@@ -2,8 +2,7 @@
 # Right: the run is done again, or one message that names the file.
 . "$(dirname "$0")/common.sh"
 
-TINY="--config=configs/digits.py --config.dataset.data_dir=$T/data --config.batch_size=16 --config.model.depth=1 --config.model.width=32 --config.model.num_heads=2 --config.augment.image_size=16 --config.loader.num_threads=1 --config.knn.every_epochs=0.0 --config.log_every_steps=2"
-train() { $PY -m ser_jax.main $TINY --workdir=$T/run "$@"; }
+TINY=$SMALL
 S="$PY -m ser_jax.sweep ${TINY} --config.max_steps=4 --seeds=0 --metric=loss --workdir=$T/sweep"
 $S > $T/out 2>&1 || wrong "first sweep: $(tail -1 $T/out)"
 for f in $(find $T/sweep -name summary.json); do echo null > $f; done

@@ -2,8 +2,7 @@
 # A guard.
 . "$(dirname "$0")/common.sh"
 
-TINY="--config=configs/digits.py --config.dataset.data_dir=$T/data --config.batch_size=16 --config.model.depth=1 --config.model.width=32 --config.model.num_heads=2 --config.augment.image_size=16 --config.loader.num_threads=1 --config.knn.every_epochs=0.0 --config.log_every_steps=2"
-train() { $PY -m ser_jax.main $TINY --workdir=$T/run "$@"; }
+TINY=$SMALL
 A="--config.max_steps=120 --config.checkpoint.every_steps=4"
 $PY -m ser_jax.main $TINY --workdir=$T/ref $A > $T/ref.txt 2>&1 || wrong "undisturbed run"
 for k in $(seq 12); do

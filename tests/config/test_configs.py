@@ -248,6 +248,8 @@ def test_names_and_settings_are_checked_with_a_suggestion():
         ("checkpoint.every_steps", 0, "every_steps"),
         ("loader.timeout_s", 0.0, "timeout_s"),
         ("knn.every_epochs", -1.0, "every_epochs"),
+        ("knn.every_epochs", float("inf"), "every_epochs must be finite, got inf"),
+        ("augment.crop_scale", (0.2, float("nan")), "crop_scale must be finite"),
         ("model.dtype", "bf16", "dtype"),
         ("optimizer.warmup_epochs", 100.0, "shorter than total_epochs"),
         ("augment.image_size", 225, "patch_size"),
