@@ -45,10 +45,19 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+import signal
+
 import jax
 import numpy as np
 import pytest
 from absl import flags
+
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):  # `nohup` and a shell's background have them ignored; runs leave those so
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # grain's worker processes read absl flags.

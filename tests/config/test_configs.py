@@ -6,7 +6,7 @@ import runpy
 
 import jax
 import pytest
-from helpers.support import narrow, trace_loss, train_two_steps
+from helpers.support import narrow, trace_loss, trace_start, train_two_steps
 from ml_collections import ConfigDict
 
 from ser_jax.config.defaults import base_config, finalize
@@ -111,8 +111,9 @@ OF_ONE_SETTING = {
     *("moco_v3:augself_rotation", "moco_v3:ser_release_parity"),
     "digits_ser",  # it is trained by the first command of README
 }
-# What methods/test_matrix.py trains with other methods or in other pairs.
-IN_THE_MATRIX = {
+# What methods/test_matrix.py, or train/, trains with other methods or in other pairs.
+IN_OTHER_TESTS = {
+    *("moco_v3_ser", "moco_v3:2plus4", "moco_v3:ser_all_layers"),
     *("moco_v3", "dino", "barlow_twins", "simclr", "byol", "digits", "cifar10"),
     *(f"moco_v3:{name}" for name in ("equimod", "augself", "essl", "stl")),
     *("cifar10_resnet18", "cifar10_resnet18:dino/essl_decoupled"),
@@ -127,12 +128,14 @@ IN_THE_MATRIX = {
     ),
 )
 def test_config_trains_two_tiny_steps(name, short_resnets, release):
-    """All of them for a release, else a sample; the loss of the others is traced."""
+    """All of them for a release, else a sample; of the others the loss is traced."""
     experiment = build(shrink(load(name)), 400)
-    if name in OF_ONE_SETTING | IN_THE_MATRIX and not release:
-        assert trace_loss(experiment)
-    else:
+    if release or name not in OF_ONE_SETTING | IN_OTHER_TESTS:
         train_two_steps(experiment)
+    elif name in OF_ONE_SETTING:
+        assert trace_start(experiment)
+    else:
+        assert trace_loss(experiment)
 
 
 def test_every_config_takes_every_preset_or_says_why_not():

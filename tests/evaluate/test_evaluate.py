@@ -139,8 +139,8 @@ def test_layers_are_measured_and_drawn(run, tmp_path):
     assert done["pictures"].keys() == {"patch_pca", "equivariance"}
 
 
-def test_other_pictures_and_costs(run, tmp_path):
-    tasks = ("corruptions", "perturbations", "flops", "shifted")
+def test_other_pictures(run, tmp_path):
+    tasks = ("corruptions", "perturbations", "shifted")
     results, report = measure(run, tmp_path, *tasks, shifted=("digits",))
     done = results["tasks"]
     assert done["corruptions"]["source"] == "generated"
@@ -150,7 +150,6 @@ def test_other_pictures_and_costs(run, tmp_path):
     assert flips.keys() == set(PERTURBATIONS)
     mean = done["perturbations"]["mean_flip_probability"]
     assert mean == pytest.approx(np.mean(list(flips.values())))
-    assert done["flops"]["ratio"] > 1
     same = done["shifted"]["digits"]
     assert same["num_images"] == 297 and same["num_classes"] == 10
     assert "shifted/digits/top1" in report

@@ -149,6 +149,14 @@ def trace_loss(experiment: Experiment) -> dict:
     return aux.metrics
 
 
+def trace_start(experiment: Experiment) -> dict:
+    """The shapes of the weights and of a step's views: a third of `trace_loss`."""
+    jax.eval_shape(experiment.init_state, experiment.init_rng)
+    make = experiment.learner.make_views
+    step = jnp.zeros((), jnp.int32)
+    return jax.eval_shape(make, experiment.step_rng, experiment.abstract_batch(), step)
+
+
 def write_config(config, path: pathlib.Path) -> pathlib.Path:
     """A config file that gives `config`."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,11 +6,12 @@ import runpy
 import pytest
 from helpers.support import tiny_config
 
+from ser_jax.evaluate.cost import compare
 from ser_jax.evaluate.cost.by_hand import step_flops
 from ser_jax.evaluate.cost.compare import claim_rows, compare_flops, without_regularizer
 from ser_jax.train.accounting import step_and_shapes
 from ser_jax.train.experiment import build
-from ser_jax.train.flops import count_flops
+from ser_jax.train.flops import count_flops, flops_by_scope
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +51,15 @@ def test_settings_that_change_the_count():
     assert_by_hand_is_exact(tiny_config(**changes))
 
 
-def test_the_papers_step_costs_at_most_half_a_percent_more():
+def by_jaxpr(experiment):
+    """`count_step` without XLA's count, for which all blocks are unrolled."""
+    return compare.StepCount(flops_by_scope(*step_and_shapes(experiment)), None)
+
+
+def test_the_papers_step_costs_at_most_half_a_percent_more(monkeypatch, release):
+    """For a release by XLA, too."""
+    if not release:
+        monkeypatch.setattr(compare, "count_step", by_jaxpr)
     figures = compare_flops(*both(load("moco_v3_ser")))
     assert figures["flops_ratio"] <= 1.006
     assert figures["flops_ratio_by_hand"] <= 1.006
@@ -59,16 +68,17 @@ def test_the_papers_step_costs_at_most_half_a_percent_more():
         assert by_hand == pytest.approx(figures[f"flops_per_step_{name}"], rel=1e-4)
     # Without the class token's late entry to the credit of SER.
     assert figures["flops_ratio_same_cls_layer"] == pytest.approx(1.0064, abs=1e-4)
-    assert (
-        1.0 < figures["flops_per_step_base_xla"] / figures["flops_per_step_base"] < 1.03
-    )
-    # XLA on the program with the further turns of SER's blocks of logits.
-    assert figures["flops_ratio_xla"] == pytest.approx(figures["flops_ratio"], abs=1e-4)
+    if release:
+        by_xla = figures["flops_per_step_base_xla"]
+        assert 1.0 < by_xla / figures["flops_per_step_base"] < 1.03
+        # The program with the further turns of SER's blocks of logits.
+        ratio = figures["flops_ratio_xla"]
+        assert ratio == pytest.approx(figures["flops_ratio"], abs=1e-4)
     # The paper's 1.008, by its own program: every GPU computes all logits.
     assert figures["flops_ratio_paper"] == pytest.approx(1.0075, abs=1e-4)
     rows = claim_rows(figures)
     assert [f"{row.ratio:.4f}" for row in rows] == [
-        *("1.0050", "1.0064", "1.0050", "1.0050", "1.0075")
+        *("1.0050", "1.0064", "1.0050", *(["1.0050"] if release else []), "1.0075")
     ]
     assert "paper: 1.008" in rows[-1].label
 

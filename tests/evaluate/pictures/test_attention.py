@@ -93,7 +93,9 @@ def last_input(encoder, variables):
         name: getattr(encoder, name)
         for name in ("width", "depth", "num_heads", "patch_size", "image_size")
     }
-    spied(**fields, cls_insert=encoder.cls_insert, scan=False).apply(variables, IMAGES)
+    unrolled = spied(**fields, cls_insert=encoder.cls_insert, scan=False)
+    with jax.disable_jit():  # of a block: what it sees is taken out
+        unrolled.apply(variables, IMAGES)
     return seen[-1]
 
 
