@@ -12,11 +12,9 @@ The rules:
 3. Training of a recipe at full size is asked for its settings alone: `--show_config`.
 4. A command on files that cannot be shipped (official archives, robustness sets) must
    end with one message that names what is missing.
-5. Programs are compiled as in the tests, without XLA's optimizations.
-6. Scripts for pods and SLURM are checked for syntax. pip and pytest: `.ci/run` itself.
+5. Scripts for pods and SLURM are checked for syntax. pip and pytest: `.ci/run` itself.
 """
 
-import os
 import pathlib
 import re
 import subprocess
@@ -44,7 +42,7 @@ def commands() -> list[str]:
 
 
 def shortened(command: str, is_first: bool) -> str:
-    """The command with what rules 2, 3 and 6 add to it."""
+    """The command with what rules 2, 3 and 5 add to it."""
     if command.startswith("sbatch ") or "tpu_pod" in command:
         return f"bash -n {command.split()[1]}"
     if "ser_jax.benchmark" in command and "--flops_only" not in command:
@@ -86,7 +84,6 @@ def run(command: str) -> None:
 
 def main(scratch: pathlib.Path) -> None:
     """Runs them all."""
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     make_pictures(scratch / "images")
     places = {
         "/tmp/": f"{scratch}/",
