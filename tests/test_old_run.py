@@ -9,7 +9,7 @@ it lacks takes another value than that version had.
 
 import json
 import pathlib
-import tarfile
+import shutil
 
 import jax
 import pytest
@@ -31,8 +31,7 @@ RESULTS = "eval/6-online/results.json"
 
 @pytest.fixture
 def workdir(tmp_path):
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(ARCHIVE, tmp_path)
     return tmp_path / "run"
 
 
