@@ -48,3 +48,16 @@ else:
     print(*sorted(f"{k}={s.num_examples}" for k, s in info.splits.items()))
 PY
 }
+# A module of the same run for scripts of users: `from small import config_in`.
+cat >"$T/small.py" <<'PY'
+import runpy
+def config_in(scratch, **more):
+    config = runpy.run_path("configs/digits.py")["get_config"]("moco_v3")
+    config.update_from_flattened_dict({
+        "max_steps": 2, "batch_size": 16, "model.width": 16, "model.depth": 1,
+        "model.num_heads": 1, "augment.image_size": 8, "knn.every_epochs": 0.0,
+        "objective.hidden_dim": 16, "objective.output_dim": 8,
+        "dataset.data_dir": f"{scratch}/data", **more,
+    })
+    return config
+PY

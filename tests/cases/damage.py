@@ -1,13 +1,13 @@
 """Damages every file of the newest checkpoint, then resumes or evaluates.
 
-    python damage.py OUT.jsonl resume|evaluate DAMAGE,DAMAGE
+    python damage.py resume|evaluate DAMAGE,DAMAGE
 
-One line of OUT a trial: file, damage, verdict, message. From the project's root.
+Prints a line a trial: file, damage, verdict, message. From the project's root.
 """
 
+import collections
 import contextlib
 import io
-import json
 import logging
 import pathlib
 import random
@@ -102,7 +102,7 @@ def verdict_on_evaluating(workdir, expected):
     return "silent, values right" if found == expected else "silent WRONG", message
 
 
-def main(out, where, damages):
+def main(where, damages):
     flags.FLAGS(["damage"])
     logger = logging.getLogger("ser_jax")
     logger.addHandler(logging.StreamHandler(logs))
@@ -122,21 +122,23 @@ def main(out, where, damages):
     shutil.rmtree(sound / "results")
     newest = sound / "checkpoints" / "8"
     files = sorted(p.relative_to(sound) for p in newest.rglob("*") if p.is_file())
-    with open(out, "a") as stream:
-        for number, name in enumerate(files):
-            for damage in damages:
-                shutil.copytree(sound, spoilt)
-                spoil(spoilt / name, damage, f"{number}{damage}")
-                if where == "resume":
-                    verdict, message = verdict_on_resuming(config, spoilt, arrays)
-                else:
-                    verdict, message = verdict_on_evaluating(spoilt, scores)
-                row = {"file": str(name), "damage": damage, "verdict": verdict}
-                stream.write(json.dumps(row | {"message": message}) + "\n")
-                stream.flush()
-                shutil.rmtree(spoilt)
+    verdicts = collections.Counter()
+    for number, name in enumerate(files):
+        for damage in damages:
+            shutil.copytree(sound, spoilt)
+            spoil(spoilt / name, damage, f"{number}{damage}")
+            if where == "resume":
+                verdict, message = verdict_on_resuming(config, spoilt, arrays)
+            else:
+                verdict, message = verdict_on_evaluating(spoilt, scores)
+            print(name, damage, verdict, message[:80], sep=", ", flush=True)
+            verdicts[verdict] += 1
+            shutil.rmtree(spoilt)
     shutil.rmtree(root)
+    print(dict(verdicts))
+    bad = ("TRACEBACK", "WRONG", "DIFFERS", "SILENTLY")
+    sys.exit(any(word in verdict for verdict in verdicts for word in bad))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3].split(","))
+    main(sys.argv[1], sys.argv[2].split(","))

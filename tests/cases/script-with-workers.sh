@@ -6,30 +6,21 @@
 . "$(dirname "$0")/common.sh"
 
 cat >"$T/mine.py" <<'PY'
-import importlib.util, sys
+import sys
+from small import config_in
 from ser_jax import train
 
-def main():
-    root, scratch = sys.argv[1:]
-    spec = importlib.util.spec_from_file_location("digits", f"{root}/configs/digits.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config("moco_v3")
-    config.update_from_flattened_dict({
-        "max_steps": 2, "batch_size": 16, "model.width": 16, "model.depth": 1,
-        "model.num_heads": 1, "augment.image_size": 8, "knn.every_epochs": 0.0,
-        "objective.hidden_dim": 16, "objective.output_dim": 8,
-        "dataset.data_dir": f"{scratch}/data", "loader.num_workers": 1,
-    })
+def main(scratch):
     try:
+        config = config_in(scratch, **{"loader.num_workers": 1})
         print(train(config, f"{scratch}/run")["steps"])
     except (ValueError, OSError) as error:  # what train says it raises
         print("refused:", error)
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
 PY
-timeout -k 5 180 "$PY" "$T/mine.py" "$ROOT" "$T" >"$T/mine.log" 2>&1
+timeout -k 5 180 "$PY" "$T/mine.py" "$T" >"$T/mine.log" 2>&1
 code=$?
 [ $code = 124 ] || [ $code = 137 ] && wrong "no end"
 [ $code = 0 ] || wrong "train fails: $(tail -n 1 "$T/mine.log" | cut -c1-120)"
