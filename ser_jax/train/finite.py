@@ -11,16 +11,14 @@ from ser_jax.data.crops import Batch
 from ser_jax.methods.metric import Metric, Metrics, Panel
 from ser_jax.train.step import GRAD_NORM, TrainState, TrainStep
 
-ADVICE = (
-    "Go on with --config.divergence.policy=rollback (from the last good checkpoint, "
-    "another order of the data) or =skip (without the updates that are not finite), or "
-    "start anew in another --workdir with a lower optimizer.base_lr or a longer "
-    "optimizer.warmup_epochs."
-)
 SKIPPED = Metric(
     "skipped_steps", Panel("updates left out", is_noisy=False), "not finite"
 )
-_POLICIES = ("stop", "skip", "rollback")
+_WAYS_ON = {
+    "skip": "without the updates that are not finite",
+    "rollback": "from the last good checkpoint, another order of the data",
+}
+_POLICIES = ("stop", *_WAYS_ON)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +48,15 @@ class Divergence:
                 raise ValueError(
                     f"divergence.{name} must be at least 1, got {getattr(self, name)}."
                 )
+
+    def advice(self) -> str:
+        """What is left to try where this policy has ended a run."""
+        ways = [f"{p} ({what})" for p, what in _WAYS_ON.items() if p != self.policy]
+        return (
+            f"Go on with --config.divergence.policy={' or ='.join(ways)}, or start "
+            "anew in another --workdir with a lower optimizer.base_lr or a longer "
+            "optimizer.warmup_epochs."
+        )
 
 
 def skipping(train_step: TrainStep) -> TrainStep:

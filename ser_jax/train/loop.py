@@ -27,7 +27,7 @@ from ser_jax.storage.summary import read_summary, write_summary
 from ser_jax.train.accounting import account
 from ser_jax.train.compiled import compile_equiv_grad_norm, compile_train_step
 from ser_jax.train.experiment import Experiment, build
-from ser_jax.train.finite import ADVICE, SKIPPED, check_finite
+from ser_jax.train.finite import SKIPPED, check_finite
 from ser_jax.train.health import KNN_ACCURACY, scale_of, watched
 from ser_jax.train.overview import overview, parameter_table
 from ser_jax.train.preemption import StopSignal
@@ -207,7 +207,7 @@ class _Run:
                 "none yet" if good is None else self.path / "checkpoints" / str(good)
             )
             raise FloatingPointError(
-                f"{failure} Last good checkpoint: {where}. {ADVICE}"
+                f"{failure} Last good checkpoint: {where}. {divergence.advice()}"
             )
         _logger.warning(
             "%s Back to step %d, on with another order of the data (%d of %d).",
