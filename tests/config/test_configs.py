@@ -111,9 +111,10 @@ OF_ONE_SETTING = {
     *("moco_v3:augself_rotation", "moco_v3:ser_release_parity"),
     "digits_ser",  # it is trained by the first command of README
 }
-# What methods/test_matrix.py, or train/, trains with other methods or in other pairs.
+# What methods/ or train/ trains or differentiates, with others or in other pairs.
 IN_OTHER_TESTS = {
     *("moco_v3_ser", "moco_v3:2plus4", "moco_v3:ser_all_layers"),
+    *("dino_ser", "barlow_twins_ser", "moco_v3:ser_paper"),
     *("moco_v3", "dino", "barlow_twins", "simclr", "byol", "digits", "cifar10"),
     *(f"moco_v3:{name}" for name in ("equimod", "augself", "essl", "stl")),
     *("cifar10_resnet18", "cifar10_resnet18:dino/essl_decoupled"),
