@@ -1,9 +1,10 @@
 """Test set-up: eight CPU devices, strict ranks, parsed flags, reference data.
 
 How tests are sorted: a test is `fast` unless its file or itself is marked `slow` (it
-compiles something large, or starts programs). Nothing else is marked by hand, so a new
-test is fast until it is not, and then `pytest -m fast` says so: there a test that takes
-more than `FAST_LIMIT_S` of the processor's time fails. The other runs time nothing.
+compiles something large or many things, or starts programs). Nothing else is marked by
+hand, so a new test is fast until it is not, and then `pytest -m fast` says so: there a
+test that takes more than `FAST_LIMIT_S` of the processor's time fails. The other runs
+time nothing.
 
     pytest -m fast      between edits
     pytest              before a change is handed in, and in CI

@@ -1,6 +1,9 @@
 """States to checkpoint, and ways to damage what was saved."""
 
+import atexit
+import functools
 import shutil
+import tempfile
 from typing import Any
 
 import flax
@@ -61,11 +64,19 @@ def assert_same(actual, expected):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-def save_steps(directory, steps, **options):
-    options = {"keep_latest": 9, **options}
-    with Checkpointer(directory, **options) as checkpointer:
+def save_steps(directory, steps):
+    """Checkpoints of made-up states: copies of what was saved once."""
+    shutil.copytree(_saved(*steps), directory, dirs_exist_ok=True)
+
+
+@functools.cache
+def _saved(*steps):
+    folder = tempfile.mkdtemp(prefix="ser_jax_steps_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with Checkpointer(folder, keep_latest=9) as checkpointer:
         for step in steps:
             assert checkpointer.save(step, placed(make_state(step)), {"step": step})
+    return folder
 
 
 def largest_data_file(checkpoint):

@@ -24,6 +24,9 @@ SIZES = {
     "augself": {"hidden_dim": 512},
 }
 
+# Many small compilations.
+pytestmark = pytest.mark.slow
+
 
 def objective_params(name):
     heads = OBJECTIVES[name](**SIZES[name]).make_heads()

@@ -20,6 +20,8 @@ from ser_jax.sweep import runner as sweep_runner
 from ser_jax.sweep.grid import expand, parse_grid
 from ser_jax.sweep.runner import SweepStopped, sweep
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = "regularizer.weight=0.0,0.5"
 
 # Stands for ser_jax.main: argv[1] names a file of configs by workdir.
@@ -245,7 +247,6 @@ def step_of(run, step):
     writer.close()
 
 
-@pytest.mark.slow
 def test_end_to_end(tmp_path):
     """Two cells of the real program, two steps each."""
     config = tiny_config(

@@ -11,6 +11,9 @@ import pytest
 from ser_jax.views import colour
 from ser_jax.views import recipe as recipes
 
+# Many small compilations.
+pytestmark = pytest.mark.slow
+
 CONVENTIONS = ["torchvision", "kornia"]
 LINEAR = [colour.BRIGHTNESS, colour.CONTRAST, colour.SATURATION]
 
@@ -121,7 +124,6 @@ def test_blur_against_loops(sigma, taps):
     np.testing.assert_allclose(got, reference_blur(image, sigma, taps), atol=1e-6)
 
 
-@pytest.mark.slow
 def test_blur_stays_in_range():
     white, sigmas = jnp.ones((3, 5, 5)), jnp.linspace(0.1, 2.0, 50)
     blurred = jax.vmap(lambda sigma: colour.gaussian_blur(white, sigma, 9))(sigmas)
@@ -151,7 +153,6 @@ def test_default_threshold_inverts_the_levels_pillow_inverts():
     np.testing.assert_array_equal(np.round(got * 255), want)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_neutral_values_change_no_bit(convention):
     image = jnp.asarray(some_image())

@@ -15,6 +15,9 @@ from ser_jax.methods.objectives.base import GLOBAL_VIEWS, unordered_pairs
 from ser_jax.methods.objectives.byol import BYOL
 from ser_jax.methods.objectives.simclr import SimCLR
 
+# Many small compilations.
+pytestmark = pytest.mark.slow
+
 
 @functools.partial(jax.jit, static_argnums=0)
 def barlow_pair(objective, a, b):
