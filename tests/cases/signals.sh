@@ -7,6 +7,7 @@ TINY="$SMALL --config.max_steps=1900 --config.checkpoint.every_steps=1000"
 cat >"$T/start.py" <<'PY'
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and this, nohup
 os.execv(sys.argv[1], sys.argv[1:])
 PY
 for asked in "INT 0 130" "TERM 2 75" "HUP 2 75" "USR1 2 75" "KILL 2 137"; do
