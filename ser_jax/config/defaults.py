@@ -16,6 +16,28 @@ from ser_jax.methods.objectives import OBJECTIVES
 from ser_jax.methods.regularizers import REGULARIZERS
 from ser_jax.methods.settings import settings_of
 
+_MINIMA = {  # None, where it is a value, is below none of them
+    "batch_size": 1,
+    "log_every_steps": 1,
+    "max_steps": 0,
+    "model.width": 0,
+    "model.depth": 0,
+    "model.num_heads": 0,
+    "optimizer.lr_reference_batch": 1,
+    "optimizer.base_lr": 0,
+    "optimizer.start_lr": 0,
+    "optimizer.end_lr": 0,
+    "optimizer.weight_decay": 0,
+    "optimizer.end_weight_decay": 0,
+    "optimizer.freeze_last_layer_epochs": 0,
+    "checkpoint.every_steps": 1,
+    "checkpoint.keep_latest": 1,
+    "knn.every_epochs": 0,
+    "knn.num_neighbors": 1,
+    "loader.num_threads": 1,
+    "loader.prefetch_batches": 1,
+}
+
 
 def base_config(objective: str = "moco_v3", regularizer: str = "none") -> ConfigDict:
     """Defaults of every setting.
@@ -161,62 +183,7 @@ def finalize(config: ConfigDict, num_train_examples: int) -> Resolved:
     Raises:
         ValueError: If a setting is out of range.
     """
-    minima = {
-        "batch_size": 1,
-        "log_every_steps": 1,
-        "max_steps": 0,
-        "model.width": 0,
-        "model.depth": 0,
-        "model.num_heads": 0,
-        "optimizer.lr_reference_batch": 1,
-        "optimizer.base_lr": 0,
-        "optimizer.start_lr": 0,
-        "optimizer.end_lr": 0,
-        "optimizer.weight_decay": 0,
-        "optimizer.end_weight_decay": 0,
-        "optimizer.freeze_last_layer_epochs": 0,
-        "checkpoint.every_steps": 1,
-        "checkpoint.keep_latest": 1,
-        "knn.every_epochs": 0,
-        "knn.num_neighbors": 1,
-        "loader.num_threads": 1,
-        "loader.prefetch_batches": 1,
-    }
-    values = flatten(config.to_dict())
-    usual = flatten(
-        base_config(config.objective.name, config.regularizer.name).to_dict()
-    )
-    for name, value in values.items():
-        if value is None and usual.get(name) is not None:
-            raise ValueError(
-                f"{name} must have a value, got None; it is {usual[name]} unless set."
-            )
-        numbers = value if isinstance(value, list) else [value]
-        if not all(math.isfinite(x) for x in numbers if isinstance(x, float)):
-            raise ValueError(f"{name} must be finite, got {value}.")
-    for name, least in minima.items():
-        if values[name] is not None and values[name] < least:
-            raise ValueError(f"{name} must be at least {least}, got {values[name]}.")
-    if config.total_epochs <= 0:
-        raise ValueError(f"total_epochs must be positive, got {config.total_epochs}.")
-    if config.loader.timeout_s <= 0:
-        raise ValueError(
-            f"loader.timeout_s must be positive, got {config.loader.timeout_s}."
-        )
-    if not 0 <= config.model.drop_path_rate < 1:
-        raise ValueError(
-            "model.drop_path_rate must be at least 0 and below 1, got "
-            f"{config.model.drop_path_rate}."
-        )
-    if not 0 <= config.loader.max_bad_frac <= 1:
-        raise ValueError(
-            "loader.max_bad_frac must be between 0 and 1, got "
-            f"{config.loader.max_bad_frac}."
-        )
-    if config.model.dtype not in ("float32", "bfloat16"):
-        raise ValueError(
-            f"model.dtype must be 'float32' or 'bfloat16', got {config.model.dtype!r}."
-        )
+    _check_ranges(config)
     steps_per_epoch = max(1, num_train_examples // config.batch_size)
     total_steps = math.ceil(config.total_epochs * steps_per_epoch)
     warmup_steps = round(config.optimizer.warmup_epochs * steps_per_epoch)
@@ -240,3 +207,41 @@ def finalize(config: ConfigDict, num_train_examples: int) -> Resolved:
         peak_lr=config.optimizer.base_lr * scale,
         knn_every_steps=knn_every_steps,
     )
+
+
+def _check_ranges(config: ConfigDict) -> None:
+    values = flatten(config.to_dict())
+    usual = flatten(
+        base_config(config.objective.name, config.regularizer.name).to_dict()
+    )
+    for name, value in values.items():
+        if value is None and usual.get(name) is not None:
+            raise ValueError(
+                f"{name} must have a value, got None; it is {usual[name]} unless set."
+            )
+        numbers = value if isinstance(value, list) else [value]
+        if not all(math.isfinite(x) for x in numbers if isinstance(x, float)):
+            raise ValueError(f"{name} must be finite, got {value}.")
+    for name, least in _MINIMA.items():
+        if values[name] is not None and values[name] < least:
+            raise ValueError(f"{name} must be at least {least}, got {values[name]}.")
+    if config.total_epochs <= 0:
+        raise ValueError(f"total_epochs must be positive, got {config.total_epochs}.")
+    if config.loader.timeout_s <= 0:
+        raise ValueError(
+            f"loader.timeout_s must be positive, got {config.loader.timeout_s}."
+        )
+    if not 0 <= config.model.drop_path_rate < 1:
+        raise ValueError(
+            "model.drop_path_rate must be at least 0 and below 1, got "
+            f"{config.model.drop_path_rate}."
+        )
+    if not 0 <= config.loader.max_bad_frac <= 1:
+        raise ValueError(
+            "loader.max_bad_frac must be between 0 and 1, got "
+            f"{config.loader.max_bad_frac}."
+        )
+    if config.model.dtype not in ("float32", "bfloat16"):
+        raise ValueError(
+            f"model.dtype must be 'float32' or 'bfloat16', got {config.model.dtype!r}."
+        )
