@@ -222,14 +222,16 @@ def test_equimod_is_measured_with_its_own_heads(tmp_path, monkeypatch):
 def test_two_processes_find_what_one_does(run, workdir, tmp_path, release):
     """Red if rows are out of order, or both write, or one waits for the other."""
     tasks = ("knn", "linear", "rotation_probe", "pictures")
-    expected, _ = measure(run, tmp_path / "one", *tasks)
+    # One head: of a grid, 50 held-out images may choose another at a rounding error.
+    expected, _ = measure(run, tmp_path / "one", *tasks, protocol="moco_v3")
     shutil.rmtree(run.folder, ignore_errors=True)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "ser_jax.evaluate", f"--checkpoint={workdir}"]
     command += [f"--tasks={','.join(tasks)}", f"--results={tmp_path / 'two'}"]
-    command += ["--num_pictures=8", f"--coordinator=localhost:{port}"]
+    command += ["--num_pictures=8", "--protocol=moco_v3"]
+    command += [f"--coordinator=localhost:{port}"]
     processes = [
         subprocess.Popen(
             [*command, "--num_processes=2", f"--process_id={i}"],
