@@ -4,6 +4,9 @@ What a config's training step costs beside the same config without its regulariz
 FLOPs, time, memory; and what loader and augmentation cost alone. `--flops_only` counts
 and runs nothing; `--ntxent_memory` asks for the memory of the token-level loss instead,
 `--linear_heads` for the time of linear evaluation with 30 heads and with one.
+
+`--topology=v5e:2x4` asks the TPU compiler instead: does the config fit a slice that is
+not here, and what will it cost there? The exit status is 1 if it does not fit.
 """
 
 import datetime
@@ -15,9 +18,16 @@ from absl import app, flags
 
 from ser_jax.benchmark.figures import measure, measure_ntxent_memory
 from ser_jax.benchmark.linear_heads import head_costs
-from ser_jax.benchmark.tables import Figures, head_table, memory_table, step_table
+from ser_jax.benchmark.tables import (
+    Figures,
+    head_table,
+    memory_table,
+    step_table,
+    topology_table,
+)
+from ser_jax.benchmark.topology import measure_topology
 from ser_jax.config import flags as command_line
-from ser_jax.storage.files import write_json
+from ser_jax.storage.files import as_path, write_json, write_text
 from ser_jax.train.experiment import build
 
 for _name in ("config", "show_config"):
@@ -40,6 +50,13 @@ _LOADER_SECONDS = flags.DEFINE_float(
     "loader_seconds", 3.0, "Seconds per loader timing."
 )
 
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "TPU slice to compile for, like v5e:2x4; nothing is run."
+)
+_HLO = flags.DEFINE_string(
+    "hlo", None, "With --topology: folder for the text of both programs."
+)
+
 _EXAMPLE = "python -m ser_jax.benchmark --config=configs/digits_ser.py"
 
 
@@ -47,6 +64,8 @@ def main(argv: list[str]) -> None:
     """Measures what the flags ask for, prints the table, writes the file."""
     del argv
     command_line.log_own_messages()
+    if _TOPOLOGY.value:  # of the devices here none is wanted but the host
+        jax.config.update("jax_platforms", "cpu")
     command_line.start_jax()
     figures: Figures = {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
@@ -66,6 +85,11 @@ def main(argv: list[str]) -> None:
         if _LINEAR_HEADS.value:
             figures |= head_costs(experiment, num_classes=_LINEAR_HEADS.value)
             table = head_table(figures)
+        elif _TOPOLOGY.value:
+            figures |= command_line.run_or_fail(
+                measure_topology, experiment, _TOPOLOGY.value, _keep
+            )
+            table = topology_table(figures)
         else:
             measured = functools.partial(
                 measure,
@@ -80,6 +104,16 @@ def main(argv: list[str]) -> None:
         command_line.run_or_fail(write_json, _JSON.value, figures)
     print("{device}, {date}, jax {jax_version}\n{command}\n".format(**figures))
     print(table)
+    if not figures.get("fits", True):
+        sys.exit(1)
+
+
+def _keep(name: str, text: str) -> None:
+    """Writes the text of a program, if it is wanted."""
+    if _HLO.value:
+        folder = as_path(_HLO.value)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / f"{name}.txt", text)
 
 
 if __name__ == "__main__":

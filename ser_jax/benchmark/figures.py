@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from ser_jax.benchmark import step as speed
+from ser_jax.benchmark.chips import chip
 from ser_jax.benchmark.ntxent_memory import ntxent_temp_bytes
 from ser_jax.benchmark.tables import Figures
 from ser_jax.evaluate.cost.compare import compare_flops, without_regularizer
@@ -119,10 +120,10 @@ def utilization(figures: Figures) -> Figures:
     Returns:
         `mfu` with the regularizer, `mfu_base` without; {} if the peak is not known.
     """
-    peak = speed.peak_flops(jax.devices()[0].device_kind)
-    if peak is None:
+    sheet = chip(jax.devices()[0].device_kind)
+    if sheet is None:
         return {}
-    peak *= jax.device_count()
+    peak = sheet.flops * jax.device_count()
     return {
         "mfu": figures["flops_per_step_ser"] / figures["step_s_ser"] / peak,
         "mfu_base": figures["flops_per_step_base"] / figures["step_s_base"] / peak,

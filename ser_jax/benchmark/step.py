@@ -13,33 +13,6 @@ from ser_jax.train.compiled import compile_train_step
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.sharding import batch_sharded, replicated, shard_batch
 
-# Dense bfloat16 products, FLOP/s of one device as JAX counts devices (vendors' data
-# sheets, no sparsity). Keys are parts of `device_kind`; the first that fits counts.
-_PEAK_FLOPS = {
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "A100": 312e12,
-    "TPU v6": 918e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v4": 275e12,
-}
-
-
-def peak_flops(device_kind: str) -> float | None:
-    """Peak bfloat16 FLOP/s of a kind of device.
-
-    Args:
-        device_kind: `jax.Device.device_kind`.
-
-    Returns:
-        FLOP/s of one device; None for CPUs and devices not in the table.
-    """
-    found = (peak for kind, peak in _PEAK_FLOPS.items() if kind in device_kind)
-    return next(found, None)
-
 
 class TimedStep:
     """A compiled training step with a state and a batch of noise, ready to run.

@@ -79,6 +79,71 @@ def head_table(figures: Figures) -> str:
     return table([head, *((label, *map(_text, cells)) for label, *cells in rows)])
 
 
+def topology_table(figures: Figures) -> str:
+    """What a step costs on a slice that is not here.
+
+    Args:
+        figures: What `measure_topology` gives.
+
+    Returns:
+        Tables: the step beside its base, time by part, the largest collectives, and
+        what would help if it does not fit.
+    """
+    mega, giga = 1e-6, 1e-9
+    rows: list[tuple[str, str, float]] = [
+        ("peak memory of a device, GB", "peak_memory_bytes", giga),
+        ("compiler's time, ms", "compiler_ms", 1),
+        ("of it kernels, our estimate, ms", "custom_call_ms", 1),
+        ("FLOPs of a device, 1e9", "flops", giga),
+        ("share of the chip's peak", "peak_share", 1),
+        ("sent by a device, MB", "wire_bytes", mega),
+        ("collectives", "collectives", 1),
+        ("compiled in, s", "compile_s", 1),
+    ]
+    cells = [("", "base", "step", "ratio")]
+    for label, key, unit in rows:
+        ours, base = (
+            None if figures.get(name) is None else unit * figures[name]
+            for name in (key, f"{key}_base")
+        )
+        quotient = f"{ours / base:.4f}" if ours and base else ""
+        cells.append((label, _text(base), _text(ours), quotient))
+    devices = "{num_devices} x {device_kind} of {num_hosts} host(s)".format(**figures)
+    memory = f"{figures['chip_memory_bytes'] * giga:.1f} GB each"
+    fits = "The step fits." if figures["fits"] else "THE STEP DOES NOT FIT."
+    lines = [f"{figures['topology']}: {devices}, {memory}. {fits}", "", table(cells)]
+    if not figures["fits"]:
+        rest = [
+            (name, _text(giga * num_bytes))
+            for name, num_bytes in figures["remedies"].items()
+        ]
+        return "\n".join([*lines, "", table([("with", "peak memory, GB"), *rest])])
+    parts, base_parts = figures["ms_by_part"], figures.get("ms_by_part_base") or {}
+    shares = [(name, _text(base_parts.get(name)), _text(parts[name])) for name in parts]
+    sent = [
+        (
+            f"{row['times']} x {row['kind']} {row['shape'].partition('{')[0]}",
+            _text(mega * row["wire_bytes"]),
+            row["op_name"].rpartition("jit(train_step)/")[2][-60:] or row["part"],
+        )
+        for row in figures["largest_collectives"]
+    ]
+    floor = _text(mega * figures["gradient_wire_bytes"])
+    rate, host = (_text(figures[k]) for k in ("images_per_s", "images_per_s_per_host"))
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"At most {rate} images/s; each host loads {host} of them.",
+            "",
+            table([("compiler's time, ms", "base", "step"), *shares]),
+            "",
+            table([("largest collectives", "MB sent", "of"), *sent]),
+            f"To reduce the gradient once, in float32, a device sends {floor} MB.",
+        ]
+    )
+
+
 def _text(value: float | None) -> str:
     if value is None:
         return ""

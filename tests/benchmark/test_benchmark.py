@@ -14,6 +14,7 @@ from helpers.support import tiny_config, tiny_experiment
 from ser_jax.benchmark import figures as benchmark
 from ser_jax.benchmark import step as speed
 from ser_jax.benchmark import tables as benchmark_report
+from ser_jax.benchmark.chips import Chip, chip
 from ser_jax.train.experiment import build
 from ser_jax.train.sharding import make_mesh
 
@@ -74,7 +75,7 @@ def test_utilization_is_over_the_peak_of_all_devices(monkeypatch):
     figures = dict.fromkeys(("flops_per_step_ser", "flops_per_step_base"), 8e9)
     figures |= {"step_s_ser": 2.0, "step_s_base": 1.0}
     assert benchmark.utilization(figures) == {}
-    monkeypatch.setattr(speed, "peak_flops", lambda _: 1e9)
+    monkeypatch.setattr(benchmark, "chip", lambda _: Chip(1e9, 1e9))
     assert jax.device_count() == 8
     assert benchmark.utilization(figures) == {"mfu": 0.5, "mfu_base": 1.0}
 
@@ -145,5 +146,5 @@ def test_steps_are_timed_in_turns_and_the_first_round_is_dropped():
     ],
 )
 def test_peak_of_known_devices(kind, tera):
-    assert speed.peak_flops(kind) == tera * 1e12
-    assert speed.peak_flops("cpu") is None
+    assert chip(kind).flops == tera * 1e12
+    assert chip("cpu") is None

@@ -1,0 +1,236 @@
+"""What a training step costs on a TPU slice that is not here, by its own compiler.
+
+`pip install -e ".[tpu]"` brings the TPU compiler, which runs on any x86 Linux machine.
+Nothing is executed: bytes and operations are the compiler's, time is its estimate.
+"""
+
+import collections
+import importlib.util
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import topologies
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ser_jax.benchmark.chips import Chip, chip
+from ser_jax.benchmark.program import Program
+from ser_jax.evaluate.cost.compare import without_regularizer
+from ser_jax.train.compiled import compile_train_step
+from ser_jax.train.experiment import Experiment, build
+from ser_jax.train.sharding import check_batch_size, make_mesh
+
+_logger = logging.getLogger(__name__)
+
+_NOT_A_TPU_VM = {  # Else libtpu asks the network what it is, and says so at length.
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+_LARGEST = 5
+
+
+class Compiled(NamedTuple):
+    """A step, compiled for a slice.
+
+    Attributes:
+        peak_memory_bytes: What a device needs at the worst moment.
+        program: What it runs; None if it does not fit.
+        text: The same as text.
+        compile_s: Seconds that tracing and compiling took.
+    """
+
+    peak_memory_bytes: int
+    program: Program | None
+    text: str
+    compile_s: float
+
+
+def slice_mesh(topology: str) -> Mesh:
+    """A mesh over the devices of a slice that is not here.
+
+    Args:
+        topology: Kind of chip and its sides, like "v5e:2x4", "v5p:2x2x2", "v6e:2x4".
+
+    Returns:
+        The mesh.
+
+    Raises:
+        ValueError: If libtpu is not installed or knows no such slice.
+    """
+    for name, value in _NOT_A_TPU_VM.items():
+        os.environ.setdefault(name, value)
+    if importlib.util.find_spec("libtpu") is None:
+        raise ValueError(
+            "--topology needs the TPU compiler, which is not installed: "
+            'pip install -e ".[tpu]" (x86 Linux; no TPU is needed).'
+        )
+    try:
+        devices = topologies.get_topology_desc(topology, "tpu").devices
+    except Exception as error:  # of many types, by version
+        raise ValueError(
+            f"the TPU compiler knows no slice {topology!r} ({error}). Slices are "
+            "written like v5e:2x4 (8 chips), v5e:8x8, v6e:2x4, v5p:2x2x2."
+        ) from None
+    return make_mesh(list(devices))
+
+
+def compile_for(experiment: Experiment, mesh: Mesh) -> Compiled:
+    """Compiles a step as training does.
+
+    Args:
+        experiment: What is trained.
+        mesh: Of devices that need not be here.
+
+    Returns:
+        The program, or the memory it would have needed.
+    """
+    state = jax.eval_shape(experiment.init_state, experiment.init_rng)
+    started = time.perf_counter()
+    try:
+        compiled = compile_train_step(experiment, state, mesh)
+    except jax.errors.JaxRuntimeError as error:
+        wanted = re.search(r"Used ([\d.]+)([KMG]?) of [\d.]+[KMG]? hbm", str(error))
+        if not wanted:
+            raise
+        num_bytes = int(float(wanted[1]) * _UNITS[wanted[2]])
+        return Compiled(num_bytes, None, "", time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    assert memory is not None and text is not None  # both are told for TPUs
+    return Compiled(memory.peak_memory_in_bytes, Program(text), text, seconds)
+
+
+def measure_topology(
+    experiment: Experiment, topology: str, keep: Callable[[str, str], None]
+) -> dict[str, Any]:
+    """What a step costs on a slice, beside its base's.
+
+    Args:
+        experiment: What is trained.
+        topology: As `slice_mesh` takes it.
+        keep: Called with "step" and "base" and each program's text.
+
+    Returns:
+        Figures by name, JSON-ready; those of a program that does not fit are None.
+        `compiler_ms` is the compiler's estimate and, of `custom_call_ms`, ours: it has
+        none for kernels. FLOPs are of one device, padding counted.
+
+    Raises:
+        ValueError: If there is no such slice or no compiler for it, or the devices do
+            not divide the batch.
+    """
+    mesh = slice_mesh(topology)
+    check_batch_size(experiment.batch_size, mesh)
+    device = mesh.devices.flat[0]
+    sheet = chip(device.device_kind)
+    if sheet is None:
+        raise ValueError(
+            f"{device.device_kind!r} has no data sheet in ser_jax/benchmark/chips.py."
+        )
+    hosts = len({d.process_index for d in mesh.devices.flat})
+    figures: dict[str, Any] = {
+        "topology": topology,
+        "device_kind": device.device_kind,
+        "num_devices": mesh.size,
+        "num_hosts": hosts,
+        "chip_memory_bytes": sheet.memory,
+        "batch_size": experiment.batch_size,
+        "gradient_wire_bytes": _gradient_wire_bytes(experiment, mesh.size),
+    }
+    programs = {"": experiment}
+    if experiment.config["regularizer"]["name"] != "none":
+        programs["_base"] = without_regularizer(experiment)
+    for suffix, of in programs.items():
+        _logger.info(
+            "Compiling %s for %s.", "the base" if suffix else "the step", topology
+        )
+        compiled = compile_for(of, mesh)
+        _logger.info("Compiled in %.0f s.", compiled.compile_s)
+        keep("base" if suffix else "step", compiled.text)
+        found = _figures(compiled, mesh.size, sheet)
+        figures |= {name + suffix: value for name, value in found.items()}
+    if "_base" in programs:
+        for name in ("compiler_ms", "flops"):
+            ours, base = figures[name], figures[f"{name}_base"]
+            figures[f"{name}_ratio"] = ours / base if ours and base else None
+    if figures["fits"]:
+        rate = 1e3 * experiment.batch_size / (figures["compiler_ms"] or math.inf)
+        figures |= {"images_per_s": rate, "images_per_s_per_host": rate / hosts}
+    if not figures["fits"]:
+        figures["remedies"] = dict(_remedies(experiment, mesh))
+    return figures
+
+
+def _figures(compiled: Compiled, num_devices: int, sheet: Chip) -> dict[str, Any]:
+    """What one program costs; all but memory None if it does not fit."""
+    figures: dict[str, Any] = {
+        "fits": compiled.program is not None,
+        "peak_memory_bytes": compiled.peak_memory_bytes,
+        "compile_s": compiled.compile_s,
+    }
+    if compiled.program is None:
+        names = ("compiler_ms", "custom_call_ms", "ms_by_part", "peak_share", "flops")
+        return figures | dict.fromkeys((*names, "wire_bytes", "collectives"))
+    program = compiled.program
+    parts: dict[str, float] = collections.defaultdict(float)
+    for part, cycles in program.cycles_by_part().items():
+        parts[part] += 1e3 * cycles / (sheet.clock_hz or math.nan)
+    kernels_ms = 0.0
+    for count, kernel, num_bytes in program.kernels():
+        flops = int(kernel.named(r'"flops":"?(\d+)') or 0)
+        seconds = max(num_bytes / sheet.bandwidth, flops / (sheet.flops / 2))
+        kernels_ms += 1e3 * count * seconds
+        parts[kernel.part] += 1e3 * count * seconds
+    rows = program.collectives(num_devices)
+    by_kind: dict[str, dict[str, float]] = {}
+    for row in rows:
+        kind = by_kind.setdefault(row.kind, {"count": 0, "wire_bytes": 0})
+        kind["count"] += row.times
+        kind["wire_bytes"] += row.wire_bytes
+    flops = program.flops()
+    return figures | {
+        "compiler_ms": sum(parts.values()),
+        "custom_call_ms": kernels_ms,
+        "ms_by_part": dict(sorted(parts.items(), key=lambda part: -part[1])),
+        "flops": flops,
+        "peak_share": 1e3 * flops / (sum(parts.values()) or math.inf) / sheet.flops,
+        "wire_bytes": sum(row.wire_bytes for row in rows),
+        "collectives": sum(row.times for row in rows),
+        "collectives_by_kind": by_kind,
+        "largest_collectives": [row._asdict() for row in rows[:_LARGEST]],
+    }
+
+
+def _gradient_wire_bytes(experiment: Experiment, num_devices: int) -> float:
+    """What a device sends to reduce the gradient once, in float32."""
+    state = jax.eval_shape(experiment.init_state, experiment.init_rng)
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(state.variables.params))
+    return 2 * 4 * numbers * (num_devices - 1) / num_devices
+
+
+def _remedies(experiment: Experiment, mesh: Mesh) -> Iterator[tuple[str, int]]:
+    """Settings that need less memory, with the peak of each."""
+    changes: list[dict[str, Any]] = [{"model.remat": True}]
+    half = experiment.batch_size // 2
+    while half >= mesh.size:
+        changes.append({"batch_size": half})
+        half //= 2
+    for change in changes:
+        config = ConfigDict(experiment.config)
+        config.update_from_flattened_dict(change)
+        name = ", ".join(f"{key}={value}" for key, value in change.items())
+        _logger.info("Compiling with %s.", name)
+        steps = experiment.resolved.steps_per_epoch
+        compiled = compile_for(build(config, steps * experiment.batch_size), mesh)
+        yield name, compiled.peak_memory_bytes
+        if "batch_size" in change and compiled.program is not None:
+            return

@@ -1,0 +1,50 @@
+"""A step for a slice that is not here: its figures, and what is said without one."""
+
+import importlib.util
+
+import pytest
+from helpers.support import tiny_experiment
+
+from ser_jax.benchmark import topology
+from ser_jax.benchmark.chips import Chip
+from ser_jax.benchmark.tables import topology_table
+from ser_jax.benchmark.topology import measure_topology, slice_mesh
+from ser_jax.evaluate.cost.compare import without_regularizer
+from ser_jax.train.accounting import step_and_shapes
+from ser_jax.train.flops import count_flops
+from ser_jax.train.sharding import make_mesh
+
+pytestmark = pytest.mark.slow
+CHIP = Chip(flops=1e12, bandwidth=1e11, memory=10**9, clock_hz=1e9)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """The devices that are here stand for a slice."""
+    monkeypatch.setattr(topology, "slice_mesh", lambda _: make_mesh())
+    monkeypatch.setattr(topology, "chip", lambda _: CHIP)
+
+
+def test_figures_of_a_step_and_its_base(here):
+    experiment = tiny_experiment(**{"model.depth": 2, "model.scan": True})
+    texts = {}
+    figures = measure_topology(experiment, "v5e:2x4", texts.__setitem__)
+    assert texts.keys() == {"step", "base"}
+    assert figures["fits"] and figures["num_devices"] == 8
+    assert figures["peak_memory_bytes"] > figures["peak_memory_bytes_base"] > 0
+    assert figures["collectives"] > figures["collectives_base"] > 0
+    assert figures["wire_bytes"] > figures["wire_bytes_base"]
+    # A device's FLOPs with padding are its share of the step's, and more.
+    for suffix, of in (("", experiment), ("_base", without_regularizer(experiment))):
+        share = count_flops(*step_and_shapes(of)) / 8
+        assert 0.98 * share <= figures[f"flops{suffix}"] < 1.5 * share
+    assert figures["flops_ratio"] > 1
+    assert figures["custom_call_ms"] == 0
+    table = topology_table(figures)
+    assert "The step fits." in table and "| sent by a device, MB" in table
+
+
+def test_a_slice_needs_the_compiler(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=r'pip install -e "\.\[tpu\]"'):
+        slice_mesh("v5e:2x4")
