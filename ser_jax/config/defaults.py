@@ -8,7 +8,7 @@ ConfigDict.
 import dataclasses
 import math
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
 
 from ser_jax.config.differences import flatten
@@ -95,7 +95,9 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     config.model.freeze_patch_embed = True
     config.model.drop_path_rate = 0.0
     config.model.dtype = "bfloat16"
-    config.model.remat = False
+    config.model.attention = "auto"
+    # Of any type: True and False are "full" and "none".
+    config.model.remat = FieldReference("auto", field_type=object)
     config.model.scan = True
 
     config.objective = ConfigDict(settings_of(OBJECTIVES, "objective", objective))

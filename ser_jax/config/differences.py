@@ -8,7 +8,8 @@ from ser_jax.storage import tables
 # the weights nor the order of the data, or only where a run would have ended.
 _FREE = (
     *("max_steps", "log_every_steps", "loader", "checkpoint", "knn", "divergence"),
-    *("dataset.data_dir", "dataset.eval_split", "model.remat", "model.scan"),
+    *("dataset.data_dir", "dataset.eval_split", "model.attention"),
+    *("model.remat", "model.scan"),
 )
 
 

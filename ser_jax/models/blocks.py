@@ -7,9 +7,14 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
+from ser_jax.models.attention import attend
 from ser_jax.models.initial import uniform_bias, uniform_kernel
+
+# What a backward pass may keep of a block, by name.
+QKV, MIXED, HIDDEN = "qkv", "attention", "hidden"
 
 Initializer = Callable[..., jax.Array]
 
@@ -36,8 +41,8 @@ class Mlp(nn.Module):
                 features, dtype=self.dtype, kernel_init=self.kernel_init, name=name
             )
 
-        hidden = nn.gelu(dense(self.hidden, "fc1")(x), approximate=False)
-        return dense(x.shape[-1], "fc2")(hidden)
+        hidden = checkpoint_name(dense(self.hidden, "fc1")(x), HIDDEN)
+        return dense(x.shape[-1], "fc2")(gelu(hidden))
 
 
 class Attention(nn.Module):
@@ -48,28 +53,41 @@ class Attention(nn.Module):
         dtype: Compute dtype; the softmax runs in float32.
         qkv_init: Initializer of the packed kernel `[d, 3 * d]` (q, then k, then v).
         kernel_init: Initializer of the output kernel.
+        implementation: See `attend`.
     """
 
     num_heads: int
     dtype: DTypeLike
     qkv_init: Initializer
     kernel_init: Initializer
+    implementation: str = "xla"
 
     @nn.compact
-    def __call__(self, x: jax.Array, valid: jax.Array | None) -> jax.Array:
-        """Returns `[b, n, d]`; `valid` `[b, n]` marks the tokens attended to."""
-        b, n, d = x.shape
+    def __call__(self, x: jax.Array, lengths: jax.Array | None) -> jax.Array:
+        """Returns `[b, n, d]`; an image's first `lengths` `[b]` are attended to."""
+        d = x.shape[-1]
         packed = nn.Dense(
             3 * d, dtype=self.dtype, kernel_init=self.qkv_init, name="qkv"
         )(x)
-        qkv = packed.reshape(b, n, 3, self.num_heads, d // self.num_heads)
-        q, k, v = (qkv[:, :, i] for i in range(3))  # [b, n, heads, head_dim]
-        mask = None if valid is None else valid[:, None, None, :]  # [b, 1, 1, n]
-        x = jax.nn.dot_product_attention(q, k, v, mask=mask)  # fp32 softmax inside
-        x = x.reshape(b, n, d)
+        packed = checkpoint_name(packed, QKV)
+        x = attend(packed, self.num_heads, lengths, self.implementation)
+        x = checkpoint_name(x, MIXED)
         return nn.Dense(d, name="proj", dtype=self.dtype, kernel_init=self.kernel_init)(
             x
         )
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """The exact GELU, by erf: `jax.nn.gelu` computes both branches of erfc.
+
+    Args:
+        x: Any float dtype; computed in float32.
+
+    Returns:
+        The same shape and dtype.
+    """
+    wide = x.astype(jnp.float32)
+    return (0.5 * wide * (1 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
 
 
 class Block(nn.Module):
@@ -81,6 +99,7 @@ class Block(nn.Module):
         dtype: Compute dtype; the norms run in float32.
         qkv_init: Initializer of the packed q, k, v kernel.
         kernel_init: Initializer of the other kernels.
+        attention: See `attend`.
     """
 
     num_heads: int
@@ -88,19 +107,20 @@ class Block(nn.Module):
     dtype: DTypeLike
     qkv_init: Initializer
     kernel_init: Initializer
+    attention: str = "xla"
 
     @nn.compact
     def __call__(
         self,
         x: jax.Array,
-        valid: jax.Array | None = None,
+        lengths: jax.Array | None = None,
         keep: jax.Array | None = None,
     ) -> jax.Array:
         """One block.
 
         Args:
             x: Tokens, `[b, n, d]`.
-            valid: Which tokens exist, `[b, n]`, bool; None if all do.
+            lengths: How many tokens an image has, its first, `[b]`; None for all n.
             keep: Factor on each image's two residual branches, `[b, 2]`, float32
                 (stochastic depth: 0 or 1 / keep probability); None for 1.
 
@@ -108,12 +128,17 @@ class Block(nn.Module):
             Tokens, `[b, n, d]`.
         """
         attention = Attention(
-            self.num_heads, self.dtype, self.qkv_init, self.kernel_init, name="attn"
+            self.num_heads,
+            self.dtype,
+            self.qkv_init,
+            self.kernel_init,
+            self.attention,
+            name="attn",
         )
         mlp = Mlp(
             int(self.mlp_ratio * x.shape[-1]), self.dtype, self.kernel_init, name="mlp"
         )
-        branch = attention(layer_norm("norm1")(x).astype(self.dtype), valid)
+        branch = attention(layer_norm("norm1")(x).astype(self.dtype), lengths)
         x = x + _scaled(branch, keep, 0)
         branch = mlp(layer_norm("norm2")(x).astype(self.dtype))
         return x + _scaled(branch, keep, 1)

@@ -10,7 +10,11 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from ser_jax.geometry.action import canvas_to_slots, slot_cells
+from ser_jax.models.attention import IMPLEMENTATIONS
 from ser_jax.models.blocks import (
+    HIDDEN,
+    MIXED,
+    QKV,
     Block,
     block_initializers,
     layer_norm,
@@ -26,6 +30,16 @@ from ser_jax.models.outputs import (
     norm_grid,
 )
 from ser_jax.models.pos_embed import resample_positions, sincos_table
+
+
+# Policy -> what the backward pass keeps of a block beside its input; None: everything.
+_KEPT: dict[str, tuple[str, ...] | None] = {
+    "auto": None,
+    "none": None,
+    "products": (QKV, MIXED, HIDDEN),
+    "blocks": (QKV, MIXED),
+    "full": (),
+}
 
 
 class ViT(nn.Module):
@@ -50,7 +64,11 @@ class ViT(nn.Module):
         mlp_ratio: Hidden width of the MLPs over d.
         drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
         dtype: Compute dtype of matrix products; norms and softmax stay float32.
-        remat: Whether blocks are recomputed in the backward pass.
+        attention: How attention is computed, see `attend`; "auto" is "xla" until
+            training chooses by the devices.
+        remat: What the backward pass computes again to save memory: "none"; "blocks",
+            all but what `_KEPT` names; "full", all but each block's input. True is
+            "full", False "none", "auto" the same until training chooses.
         scan: Whether blocks run in a `lax.scan` (compiles faster) or unrolled. The
             parameters have the same form, stacked along the first axis, either way.
 
@@ -75,7 +93,8 @@ class ViT(nn.Module):
     mlp_ratio: float = 4.0
     drop_path_rate: float = 0.0
     dtype: DTypeLike = jnp.float32
-    remat: bool = False
+    attention: str = "xla"
+    remat: str | bool = "none"
     scan: bool = True
 
     def __post_init__(self):
@@ -115,6 +134,13 @@ class ViT(nn.Module):
             raise ValueError(
                 f"init_scheme is 'moco_v3', 'ser' or 'dino', not {self.init_scheme!r}."
             )
+        if self.attention not in IMPLEMENTATIONS:
+            raise ValueError(
+                f"attention is one of {', '.join(IMPLEMENTATIONS)}, not "
+                f"{self.attention!r}."
+            )
+        if self.remat not in (*_KEPT, True, False):
+            raise ValueError(f"remat is one of {', '.join(_KEPT)}, not {self.remat!r}.")
         super().__post_init__()
 
     @nn.nowrap
@@ -171,9 +197,9 @@ class ViT(nn.Module):
         stops = sorted({self.cls_insert, *layers, self.depth})
         segments = self._segments(stops)
         for stop, params in zip(stops, segments, strict=True):
-            mask = _with_cls(valid) if has_cls else valid
+            lengths = jnp.sum(valid, axis=1) + has_cls if padded else None
             part = None if keep is None else keep[start:stop]
-            x = self._run(params, x, mask if padded else None, part)
+            x = self._run(params, x, lengths, part)
             start = stop
             if stop == self.cls_insert:
                 cls = jnp.broadcast_to(cls_token, (b, 1, self.width)).astype(x.dtype)
@@ -249,6 +275,7 @@ class ViT(nn.Module):
             self.mlp_ratio,
             self.dtype,
             *block_initializers(self.init_scheme),
+            self.attention,
             parent=None,  # its parameters are stacked and passed by hand
         )
 
@@ -271,7 +298,7 @@ class ViT(nn.Module):
         parts = zip(*(jax.lax.split(leaf, sizes) for leaf in leaves), strict=True)
         return [jax.tree.unflatten(tree, part) for part in parts]
 
-    def _run(self, params, x, valid, keep):
+    def _run(self, params, x, lengths, keep):
         """Runs one segment of blocks."""
         depth = jax.tree.leaves(params)[0].shape[0]
         if depth == 0:
@@ -280,10 +307,12 @@ class ViT(nn.Module):
 
         def body(x, layer):
             layer_params, layer_keep = layer
-            return _apply_block(block, layer_params, x, valid, layer_keep), None
+            return _apply_block(block, layer_params, x, lengths, layer_keep), None
 
-        if self.remat:
-            body = jax.checkpoint(body, prevent_cse=not looped)
+        policy = {True: "full", False: "none"}.get(self.remat, self.remat)
+        if (kept := _KEPT[policy]) is not None:
+            names = jax.checkpoint_policies.save_only_these_names(*kept)
+            body = jax.checkpoint(body, prevent_cse=not looped, policy=names)
         if looped:
             return jax.lax.scan(body, x, (params, keep))[0]
         leaves, tree = jax.tree.flatten((params, keep))
@@ -301,11 +330,6 @@ class ViT(nn.Module):
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
-def _apply_block(block, params, x, valid, keep):
+def _apply_block(block, params, x, lengths, keep):
     """Traced once for each shape, however many blocks and passes a step has."""
-    return block.apply({"params": params}, x, valid, keep).astype(block.dtype)
-
-
-def _with_cls(valid: jax.Array) -> jax.Array:
-    """`[b, n]` -> `[b, 1 + n]`: the class token is always there."""
-    return jnp.pad(valid, [(0, 0), (1, 0)], constant_values=True)
+    return block.apply({"params": params}, x, lengths, keep).astype(block.dtype)

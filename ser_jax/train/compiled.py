@@ -62,13 +62,11 @@ def _compile(
     donated: tuple[int, ...],
 ) -> jax.stages.Compiled:
     everywhere = replicated(mesh)
-    return (
-        jax.jit(
-            function,
-            in_shardings=(everywhere, batch_sharded(mesh)),
-            out_shardings=everywhere,
-            donate_argnums=donated,
-        )
-        .lower(state, experiment.abstract_batch())
-        .compile()
+    jitted = jax.jit(
+        function,
+        in_shardings=(everywhere, batch_sharded(mesh)),
+        out_shardings=everywhere,
+        donate_argnums=donated,
     )
+    with jax.set_mesh(mesh):  # kernels ask for it: see models/placement.py
+        return jitted.lower(state, experiment.abstract_batch()).compile()
