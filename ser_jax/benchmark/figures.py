@@ -6,10 +6,10 @@ import jax
 import numpy as np
 
 from ser_jax.benchmark import step as speed
-from ser_jax.benchmark.chips import chip
 from ser_jax.benchmark.ntxent_memory import ntxent_temp_bytes
 from ser_jax.benchmark.tables import Figures
 from ser_jax.evaluate.cost.compare import compare_flops, without_regularizer
+from ser_jax.train.chips import chip
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.sharding import check_batch_size, make_mesh
 

@@ -17,11 +17,10 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from ser_jax.benchmark.chips import Chip, chip
 from ser_jax.benchmark.program import Program
 from ser_jax.evaluate.cost.compare import without_regularizer
+from ser_jax.train.chips import Chip, chip
 from ser_jax.train.compiled import compile_train_step
 from ser_jax.train.experiment import Experiment, build
 from ser_jax.train.sharding import check_batch_size, make_mesh
@@ -134,7 +133,7 @@ def measure_topology(
     sheet = chip(device.device_kind)
     if sheet is None:
         raise ValueError(
-            f"{device.device_kind!r} has no data sheet in ser_jax/benchmark/chips.py."
+            f"{device.device_kind!r} has no data sheet in ser_jax.train.chips.py."
         )
     hosts = len({d.process_index for d in mesh.devices.flat})
     figures: dict[str, Any] = {
@@ -219,18 +218,19 @@ def _gradient_wire_bytes(experiment: Experiment, num_devices: int) -> float:
 
 def _remedies(experiment: Experiment, mesh: Mesh) -> Iterator[tuple[str, int]]:
     """Settings that need less memory, with the peak of each."""
-    changes: list[dict[str, Any]] = [{"model.remat": True}]
-    half = experiment.batch_size // 2
-    while half >= mesh.size:
-        changes.append({"batch_size": half})
-        half //= 2
+    model, batch_size = experiment.config["model"], experiment.batch_size
+    changes: list[dict[str, Any]] = [{"model": {**model, "remat": "full"}}]
+    while batch_size % 2 == 0 and batch_size // 2 >= mesh.size:
+        batch_size //= 2
+        changes.append({"batch_size": batch_size})
     for change in changes:
-        config = ConfigDict(experiment.config)
-        config.update_from_flattened_dict(change)
-        name = ", ".join(f"{key}={value}" for key, value in change.items())
+        name = f"batch_size={change.get('batch_size')}"
+        if "model" in change:
+            name = "model.remat=full"
         _logger.info("Compiling with %s.", name)
-        steps = experiment.resolved.steps_per_epoch
-        compiled = compile_for(build(config, steps * experiment.batch_size), mesh)
+        num_images = experiment.resolved.steps_per_epoch * experiment.batch_size
+        less = build({**experiment.config, **change}, num_images)
+        compiled = compile_for(less, mesh)
         yield name, compiled.peak_memory_bytes
         if "batch_size" in change and compiled.program is not None:
             return

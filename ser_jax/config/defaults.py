@@ -96,9 +96,9 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     config.model.drop_path_rate = 0.0
     config.model.dtype = "bfloat16"
     config.model.attention = "auto"
-    # Of any type: True and False are "full" and "none".
-    config.model.remat = FieldReference("auto", field_type=object)
-    config.model.scan = True
+    # Of any type: True or False, and for remat also a policy's name.
+    for name in ("remat", "scan"):
+        config.model[name] = FieldReference("auto", field_type=object)
 
     config.objective = ConfigDict(settings_of(OBJECTIVES, "objective", objective))
     config.regularizer = ConfigDict(

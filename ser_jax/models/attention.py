@@ -51,7 +51,7 @@ def _xla(packed, num_heads, lengths):
     logits = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
     logits = logits * (d // num_heads) ** -0.5
     if lengths is not None:
-        there = jnp.arange(n) < lengths[:, None, None, None]
+        there = jnp.arange(n)[None, None, None] < lengths[:, None, None, None]
         logits = jnp.where(there, logits, _MASKED)
     weights = jax.nn.softmax(logits).astype(packed.dtype)  # fp32: softmax
     mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, v)

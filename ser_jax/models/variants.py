@@ -22,7 +22,10 @@ RESNETS: dict[str, tuple[tuple[int, ...], str]] = {
 }
 
 # Settings that mean nothing to a ResNet; pos_embed, init_scheme and scan neither.
-_VIT_ONLY = ("freeze_patch_embed", "remat", "drop_path_rate", "depth", "num_heads")
+_VIT_ONLY = (
+    *("freeze_patch_embed", "drop_path_rate", "depth", "num_heads"),
+    *("attention", "remat"),
+)
 
 
 def make_encoder(
@@ -52,10 +55,10 @@ def make_encoder(
             )
         return make_vit(variant, cls_insert=cls_insert, **attributes)
     stage_sizes, block = RESNETS[variant]
-    if refused := [name for name in _VIT_ONLY if attributes[name]]:
+    if refused := [x for x in _VIT_ONLY if attributes[x] not in (0, "auto")]:
         raise ValueError(
-            f"{variant} is no ViT: set {', '.join(f'model.{n}' for n in refused)} to 0 "
-            "or False."
+            f"{variant} is no ViT: set {', '.join(f'model.{n}' for n in refused)} to "
+            "0, False or 'auto'."
         )
     return ResNet(
         stage_sizes,

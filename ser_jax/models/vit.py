@@ -31,7 +31,6 @@ from ser_jax.models.outputs import (
 )
 from ser_jax.models.pos_embed import resample_positions, sincos_table
 
-
 # Policy -> what the backward pass keeps of a block beside its input; None: everything.
 _KEPT: dict[str, tuple[str, ...] | None] = {
     "auto": None,
@@ -65,12 +64,14 @@ class ViT(nn.Module):
         drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
         dtype: Compute dtype of matrix products; norms and softmax stay float32.
         attention: How attention is computed, see `attend`; "auto" is "xla" until
-            training chooses by the devices.
-        remat: What the backward pass computes again to save memory: "none"; "blocks",
-            all but what `_KEPT` names; "full", all but each block's input. True is
-            "full", False "none", "auto" the same until training chooses.
+            training chooses by the devices (`ser_jax/train/devices.py`).
+        remat: What the backward pass computes again to save memory: "none"; "products",
+            all but the results of most matrix products and of attention; "blocks", the
+            MLP too; "full", all but each block's input. True is "full", False "none",
+            "auto" the same until training chooses.
         scan: Whether blocks run in a `lax.scan` (compiles faster) or unrolled. The
             parameters have the same form, stacked along the first axis, either way.
+            "auto" is a loop until training chooses.
 
     Reference:
         Dosovitskiy et al. (arXiv 2010.11929); SER (arXiv 2603.06693), Sec. 3: class
@@ -95,7 +96,7 @@ class ViT(nn.Module):
     dtype: DTypeLike = jnp.float32
     attention: str = "xla"
     remat: str | bool = "none"
-    scan: bool = True
+    scan: bool | str = True
 
     def __post_init__(self):
         """Checks the attributes."""
@@ -141,6 +142,8 @@ class ViT(nn.Module):
             )
         if self.remat not in (*_KEPT, True, False):
             raise ValueError(f"remat is one of {', '.join(_KEPT)}, not {self.remat!r}.")
+        if self.scan not in (True, False, "auto"):
+            raise ValueError(f"scan is True, False or 'auto', not {self.scan!r}.")
         super().__post_init__()
 
     @nn.nowrap
@@ -309,7 +312,9 @@ class ViT(nn.Module):
             layer_params, layer_keep = layer
             return _apply_block(block, layer_params, x, lengths, layer_keep), None
 
-        policy = {True: "full", False: "none"}.get(self.remat, self.remat)
+        policy = self.remat
+        if isinstance(policy, bool):
+            policy = "full" if policy else "none"
         if (kept := _KEPT[policy]) is not None:
             names = jax.checkpoint_policies.save_only_these_names(*kept)
             body = jax.checkpoint(body, prevent_cse=not looped, policy=names)

@@ -4,7 +4,6 @@ Methods differ in all of these; runs compare fairly where these numbers match.
 """
 
 import collections
-import dataclasses
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -47,9 +46,7 @@ def account(experiment: Experiment) -> dict[str, Any]:
     step, state, batch = step_and_shapes(experiment)
     learner, batch_size = experiment.learner, experiment.batch_size
     flops = count_flops(step, state, batch)
-    views = jax.eval_shape(
-        learner.make_views, experiment.step_rng, batch, jnp.zeros((), jnp.int32)
-    )
+    views = _abstract_views(experiment)
     specs = learner.regularizer.views(learner.objective.views)
     extending = {spec.name for spec in specs if spec.extends}
     sides = [v.images.shape[1] for name, v in views.items() if name not in extending]
@@ -66,9 +63,7 @@ def account(experiment: Experiment) -> dict[str, Any]:
         return sum(view.images.shape[0] for view in of) / batch_size
 
     def tokens(of: Iterable[View]) -> float:
-        encoder = learner.encoder
-        total = sum(v.images.shape[0] * _tokens_in(encoder, v) for v in of)
-        return total / batch_size
+        return _tokens(experiment, of)
 
     resolved = experiment.resolved
     return {
@@ -89,11 +84,39 @@ def account(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def student_tokens(experiment: Experiment) -> float:
+    """Tokens of an image's views that the student encodes, padding included.
+
+    Args:
+        experiment: What is trained.
+
+    Returns:
+        The mean over the batch.
+    """
+    return _tokens(experiment, _abstract_views(experiment).values())
+
+
+def _abstract_views(experiment: Experiment) -> dict[str, View]:
+    return jax.eval_shape(
+        experiment.learner.make_views,
+        experiment.step_rng,
+        experiment.abstract_batch(),
+        jnp.zeros((), jnp.int32),
+    )
+
+
+def _tokens(experiment: Experiment, views: Iterable[View]) -> float:
+    """Tokens of these views for an image of the batch."""
+    encoder = experiment.learner.encoder
+    total = sum(v.images.shape[0] * _tokens_in(encoder, v) for v in views)
+    return total / experiment.batch_size
+
+
 def step_and_shapes(experiment: Experiment, **encoder: Any) -> tuple[Any, Any, Any]:
     """The training step and the shapes of its arguments, for counting FLOPs.
 
     What `remat` recomputes is the price of memory, not part of the model's FLOPs: it is
-    off in this step.
+    off in this step. Nor are kernels in it, whose inside a count does not see.
 
     Args:
         experiment: What is trained.
@@ -103,24 +126,17 @@ def step_and_shapes(experiment: Experiment, **encoder: Any) -> tuple[Any, Any, A
     Returns:
         The step, its state and its batch, for `count_flops(*step_and_shapes(...))`.
     """
-    changed = _with_encoder(experiment, **{"remat": False, **encoder})
+    plain = {"remat": "none", "attention": "xla"}
+    changed = experiment.with_encoder(**(plain | encoder))
     step = make_train_step(
         changed.learner,
         changed.optimizer,
         changed.learning_rate,
         changed.step_rng,
     )
-    looped = _with_encoder(changed, scan=True)  # same shapes, and one block to trace
+    looped = changed.with_encoder(scan=True)  # same shapes, and one block to trace
     state = jax.eval_shape(looped.init_state, looped.init_rng)
     return step, state, changed.abstract_batch()
-
-
-def _with_encoder(experiment: Experiment, **changes: Any) -> Experiment:
-    """The same with changes to those of the encoder's attributes that it has."""
-    old = experiment.learner.encoder
-    changed = old.clone(**{k: v for k, v in changes.items() if hasattr(old, k)})
-    learner = dataclasses.replace(experiment.learner, encoder=changed)
-    return dataclasses.replace(experiment, learner=learner)
 
 
 def _tokens_in(encoder: Encoder, view: View) -> float:

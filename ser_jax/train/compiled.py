@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from ser_jax.train.devices import for_devices
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.finite import skipping
 from ser_jax.train.sharding import batch_sharded, replicated
@@ -26,6 +27,7 @@ def compile_train_step(
         `(state, batch) -> (state, metrics)`. Called with other shapes or types it
         raises; it never compiles anew.
     """
+    experiment = for_devices(experiment, mesh)
     step = make_train_step(
         experiment.learner,
         experiment.optimizer,
@@ -50,6 +52,7 @@ def compile_equiv_grad_norm(
     Returns:
         `(state, batch) -> metrics`; like the step, it never compiles anew.
     """
+    experiment = for_devices(experiment, mesh)
     measure = make_equiv_grad_norm(experiment.learner, experiment.step_rng)
     return _compile(measure, experiment, state, mesh, donated=())
 

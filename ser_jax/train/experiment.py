@@ -116,6 +116,13 @@ class Experiment:
             "crop_params": {spec.name: params for spec in self.crops},
         }
 
+    def with_encoder(self, **changes: Any) -> "Experiment":
+        """The same with changes to those of the encoder's attributes that it has."""
+        old = self.learner.encoder
+        changed = old.clone(**{k: v for k, v in changes.items() if hasattr(old, k)})
+        learner = dataclasses.replace(self.learner, encoder=changed)
+        return dataclasses.replace(self, learner=learner)
+
     def init_state(self, rng: jax.Array) -> TrainState:
         """Fresh training state; to be called inside `jit`."""
         return create_state(rng, self.learner, self.optimizer, self.abstract_batch())

@@ -14,7 +14,7 @@ from helpers.support import tiny_config, tiny_experiment
 from ser_jax.benchmark import figures as benchmark
 from ser_jax.benchmark import step as speed
 from ser_jax.benchmark import tables as benchmark_report
-from ser_jax.benchmark.chips import Chip, chip
+from ser_jax.train.chips import Chip, chip
 from ser_jax.train.experiment import build
 from ser_jax.train.sharding import make_mesh
 

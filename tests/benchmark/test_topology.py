@@ -6,11 +6,11 @@ import pytest
 from helpers.support import tiny_experiment
 
 from ser_jax.benchmark import topology
-from ser_jax.benchmark.chips import Chip
 from ser_jax.benchmark.tables import topology_table
 from ser_jax.benchmark.topology import measure_topology, slice_mesh
 from ser_jax.evaluate.cost.compare import without_regularizer
 from ser_jax.train.accounting import step_and_shapes
+from ser_jax.train.chips import Chip
 from ser_jax.train.flops import count_flops
 from ser_jax.train.sharding import make_mesh
 

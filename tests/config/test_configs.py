@@ -289,7 +289,7 @@ def test_bad_values_are_refused(key, value, message):
 def test_a_resnet_refuses_what_only_a_vit_has():
     config = load("cifar10_resnet18")
     config.model.update(remat=True, depth=3)
-    with pytest.raises(ValueError, match="no ViT: set model.remat, model.depth to 0"):
+    with pytest.raises(ValueError, match="no ViT: set model.depth, model.remat to 0"):
         build(config, 10_000)
 
 
