@@ -27,7 +27,7 @@ BELOW = {
     "storage": (),
     "data": ("storage",),
     "models": ("geometry",),
-    "views": ("geometry", "data.crops"),
+    "views": ("geometry", "data.crops", "models.placement"),
     "methods": ("geometry", "data.crops", "models", "views"),
 }
 PURE = ("geometry", "models", "views", "methods")

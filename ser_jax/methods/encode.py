@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.models.outputs import Encoder, EncoderOutput
-from ser_jax.views.view import View, ViewSpec
+from ser_jax.models.placement import by_rows, num_devices
+from ser_jax.views.view import View, ViewSpec, split_rows
 
 
 def encode(
@@ -60,8 +61,8 @@ def encode(
             rngs["drop_path"] = jax.random.fold_in(drop_path_rng, i)
         out, updated = encoder.apply(
             {"params": params, "batch_stats": batch_stats},
-            interleave([views[name].images for name in members]),
-            interleave(shapes) if shapes else None,
+            _together([views[name] for name in members]),
+            _padded(interleave(shapes)) if shapes else None,
             num_slots=group.num_slots if group else None,
             train=True,
             rngs=rngs,
@@ -70,8 +71,39 @@ def encode(
         if members[0] in running:
             batch_stats = updated.get("batch_stats", {})
         for j, name in enumerate(members):
-            features[name] = jax.tree.map(lambda x, j=j, num=num: x[j::num], out)
+            features[name] = _rows_of(views[name], out, j, num)
     return features, batch_stats
+
+
+def _together(views: Sequence[View]) -> jax.Array:
+    """Images of some views, image by image; padded where they are spread."""
+    if not views[0].spread:
+        return interleave([view.images for view in views])
+    assert views[0].spread == len(views), "those that were spread come together"
+    images = views[0].images
+    number = jnp.arange(images.shape[0])[:, None, None, None] % len(views)
+    for j, view in enumerate(views[1:], start=1):
+        images = jnp.where(number == j, view.images, images)
+    return images
+
+
+def _padded(x: jax.Array) -> jax.Array:
+    """The last row repeated until the devices divide the rows, which lie on them."""
+    missing = -x.shape[0] % num_devices()
+    if missing == 0:
+        return x
+    edges = [(0, missing)] + [(0, 0)] * (x.ndim - 1)
+    return by_rows(jnp.pad(x, edges, mode="edge"))
+
+
+def _rows_of(view: View, out: EncoderOutput, first: int, stride: int) -> EncoderOutput:
+    """A view's features among those that were encoded together."""
+
+    def cut(x: jax.Array) -> jax.Array:
+        x = x[: view.num_images * stride][first::stride]
+        return split_rows(x, view.replaced)[0] if view.replaced else x
+
+    return jax.tree.map(cut, out)
 
 
 def interleave(views: Sequence[jax.Array]) -> jax.Array:

@@ -12,6 +12,43 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 
+def num_devices() -> int:
+    """Devices that a batch is spread over; 1 outside of a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.size
+
+
+def by_rows(x: jax.Array) -> jax.Array:
+    """The same array, its rows spread over the devices.
+
+    Args:
+        x: `[b, ...]`, b a multiple of the devices.
+
+    Returns:
+        `x`.
+    """
+    return _placed(x, lambda names: PartitionSpec(names))
+
+
+def everywhere(x: jax.Array) -> jax.Array:
+    """The same array, whole on every device: gathered here and not wherever it is read.
+
+    Args:
+        x: Any array.
+
+    Returns:
+        `x`.
+    """
+    return _placed(x, lambda names: PartitionSpec())
+
+
+def _placed(x: jax.Array, spec: Callable[..., PartitionSpec]) -> jax.Array:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec(mesh.axis_names))
+
+
 def on_own_rows(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
     """A function of rows, called by each device on its own.
 

@@ -328,10 +328,10 @@ class ViT(nn.Module):
 
     def _drop_path_factors(self, batch: int) -> jax.Array:
         """Factors on residual branches, `[depth, b, 2]`: 0 or 1 / keep probability."""
-        rates = jnp.linspace(0.0, self.drop_path_rate, self.depth)[:, None, None]
-        shape = (self.depth, batch, 2)
+        rates = jnp.linspace(0.0, self.drop_path_rate, self.depth)[None, :, None]
+        shape = (batch, self.depth, 2)  # rows first: more of them change no other's
         kept = jax.random.bernoulli(self.make_rng("drop_path"), 1 - rates, shape)
-        return kept / (1 - rates)
+        return jnp.moveaxis(kept / (1 - rates), 0, 1)
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)

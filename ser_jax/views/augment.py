@@ -5,6 +5,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ser_jax.data.crops import CROP_PARAMS
 from ser_jax.views import colour
@@ -13,7 +14,12 @@ from ser_jax.views.view import AugmentParams
 
 
 def sample_params(
-    rng: jax.Array, recipe: Recipe, crop_params: jax.Array, *, paired: bool = False
+    rng: jax.Array,
+    recipe: Recipe,
+    crop_params: jax.Array,
+    *,
+    paired: bool = False,
+    places: np.ndarray | None = None,
 ) -> AugmentParams:
     """One independent draw per image.
 
@@ -26,6 +32,7 @@ def sample_params(
         crop_params: `[b, 7]`, the crops the host took, passed through.
         paired: Whether images 2i and 2i + 1 share jitter and grayscale; blur and
             solarization stay each image's own.
+        places: Whose draw each image takes, `[b]`; None: its own.
 
     Returns:
         The parameters of `b` views.
@@ -39,11 +46,13 @@ def sample_params(
             f"got shape {crop_params.shape}."
         )
     image_rng, order_rng = jax.random.split(rng)
-    image_rngs = jax.random.split(image_rng, crop_params.shape[0])
+    num = crop_params.shape[0]
+    places = np.arange(num) if places is None else places
+    image_rngs = jax.random.split(image_rng, num)[places]
     if recipe.colour == "kornia":
         order_rngs, order_axis = order_rng, None
     else:
-        order_rngs, order_axis = jax.random.split(order_rng, crop_params.shape[0]), 0
+        order_rngs, order_axis = jax.random.split(order_rng, num)[places], 0
     sample = jax.vmap(
         functools.partial(_sample_one, recipe=recipe), in_axes=(0, order_axis, 0)
     )
@@ -101,6 +110,7 @@ def augment(
     recipe: Recipe,
     *,
     paired: bool = False,
+    places: np.ndarray | None = None,
 ) -> tuple[jax.Array, AugmentParams]:
     """Normalised views of the host's crops, and how they were made.
 
@@ -110,6 +120,7 @@ def augment(
         crop_params: `[b, 7]`, where the host took them; see `AugmentParams.crop`.
         recipe: What to draw.
         paired: As in `sample_params`.
+        places: As in `sample_params`.
 
     Returns:
         The views, `[b, h, w, 3]`, float32, and their `AugmentParams`.
@@ -128,7 +139,7 @@ def augment(
             f"images and crop_params must have one row per image, got "
             f"{images.shape[0]} and {crop_params.shape[0]} rows."
         )
-    params = sample_params(rng, recipe, crop_params, paired=paired)
+    params = sample_params(rng, recipe, crop_params, paired=paired, places=places)
     views = apply_params(images.astype(jnp.float32) / 255.0, params, recipe)
     return normalize(views, recipe), params
 

@@ -1,16 +1,19 @@
 """From the host's uint8 crops to the views that a step trains on, on device."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ser_jax.data.crops import Batch
 from ser_jax.geometry.action import act_on_image
 from ser_jax.geometry.group import IDENTITY, Element, Group
+from ser_jax.models.placement import by_rows, everywhere, num_devices
 from ser_jax.views.augment import augment
 from ser_jax.views.recipe import Recipe
 from ser_jax.views.view import View, ViewSpec, equiv_count, split_rows
@@ -30,6 +33,8 @@ class ViewMaker:
             Shapes do not change with it: the rows of b2 it leaves out become standard
             views again, on the same canvases, and take no part in the term.
         paired: Whether images 2i and 2i + 1 share their colours.
+        whole_b1: Whether b1's views may cover b2's rows too, which are then encoded for
+            nothing: not with BatchNorm in the encoder.
     """
 
     specs: tuple[ViewSpec, ...]
@@ -39,6 +44,7 @@ class ViewMaker:
     make_group: Callable[[int], Group | None]
     share_factor: optax.Schedule | None = None
     paired: bool = False
+    whole_b1: bool = False
 
     def __call__(
         self, rng: jax.Array, batch: Batch, step: jax.Array
@@ -53,7 +59,10 @@ class ViewMaker:
 
         Returns:
             View name -> view. A view that another one extends covers b1, the extending
-            one b2; every other view covers the batch.
+            one b2; every other view covers the batch. Where the devices do not divide
+            b2, cutting its rows out of the batch would move all pictures: b1's views
+            then cover the batch (`View.replaced`), and b2's few rows are copied to
+            devices of their own (`View.spread`). Neither changes what is drawn.
         """
         photo_rng, element_rng = jax.random.split(rng)
         extended = {spec.extends for spec in self.specs if spec.extends}
@@ -70,23 +79,23 @@ class ViewMaker:
                 params = dataclasses.replace(original.params, quarter_turns=turns)
                 views[spec.name] = View(turned, params, original.recipe)
                 continue
-            images, crop = _crops(batch, spec.source)
-            if spec.extends:
-                images, crop = (split_rows(x, count)[1] for x in (images, crop))
-                if self.share_factor is not None and spec.source != spec.extends:
-                    own = [split_rows(x, count)[1] for x in _crops(batch, spec.extends)]
-                    images, crop = _choose(active, [images, crop], own)
-            elif spec.name in extended:
-                images, crop = (split_rows(x, count)[0] for x in (images, crop))
+            rows = self._rows(spec, batch_size, count, spec.name in extended)
+            images, crop = rows.taken(_crops(batch, spec.source))
+            if spec.extends and self.share_factor is not None:
+                if spec.source != spec.extends:
+                    own = rows.taken(_crops(batch, spec.extends))
+                    chosen = rows.of_images(active)
+                    images, crop = _choose(chosen, (images, crop), own)
             images, params = augment(
                 jax.random.fold_in(photo_rng, i),
                 images,
                 crop,
                 recipe,
                 paired=self.paired,
+                places=rows.places,
             )
             if not spec.geometric:
-                views[spec.name] = View(images, params, recipe)
+                views[spec.name] = View(images, params, recipe, replaced=rows.replaced)
                 continue
             pair, member = divmod(num_geometric, 2)
             num_geometric += 1
@@ -102,18 +111,89 @@ class ViewMaker:
                 element = _choose(active, element, base)
             canvas = act_on_image(
                 images,
-                element,
+                rows.of_images(element),
                 patch_size=self.patch_size,
                 max_side=group.max_side,
             )
-            views[spec.name] = View(canvas, params, recipe, element, group, active)
+            views[spec.name] = View(
+                canvas,
+                rows.by_image(params),
+                recipe,
+                element,
+                group,
+                active,
+                spread=rows.spread,
+            )
         return views
+
+    def _rows(
+        self, spec: ViewSpec, batch_size: int, count: int, is_extended: bool
+    ) -> "_Rows":
+        """The rows of the batch that a view is made of, and how they lie."""
+        if not (spec.extends or is_extended):
+            return _Rows()
+        is_aligned = math.gcd(batch_size, count) % num_devices() == 0
+        if is_aligned or not self.whole_b1:
+            part = 1 if spec.extends else 0
+            return _Rows(lambda x: split_rows(x, count)[part])
+        b1, b2 = split_rows(np.arange(batch_size), count)
+        if is_extended:  # every image's draw is the one that it would have in b1
+            return _Rows(places=np.argsort([*b1, *b2]), replaced=count)
+        alike = [x for x in self.specs if x.extends and x.small == spec.small]
+        num = len(alike)
+        places = np.repeat(np.arange(count), num)
+        places = np.pad(places, (0, -len(places) % num_devices()), mode="edge")
+        return _Rows(
+            lambda x: by_rows(everywhere(x[b2])[places]),
+            places,
+            spread=num,
+            number=alike.index(spec),
+            num_images=count,
+        )
 
     def _active(self, count: int, step: jax.Array) -> jax.Array:
         """Which rows of b2 take part in the term at this step, `[count]`, bool."""
         if self.share_factor is None:
             return jnp.ones(count, bool)
         return jnp.arange(count) < jnp.round(self.share_factor(step) * count)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """Rows that a view is made of.
+
+    Attributes:
+        take: Array of the batch `[b, ...]` -> of these rows.
+        places: The image whose draw each row takes; None: each its own.
+        replaced: See `View`.
+        spread: See `View`; the view is number `number` of so many.
+        number: See `spread`.
+        num_images: How many images are spread.
+    """
+
+    take: Callable[[jax.Array], jax.Array] = lambda x: x
+    places: np.ndarray | None = None
+    replaced: int = 0
+    spread: int = 0
+    number: int = 0
+    num_images: int = 0
+
+    def taken(self, arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        """These rows of arrays of the batch."""
+        return tuple(self.take(x) for x in arrays)
+
+    def of_images(self, tree: Any) -> Any:
+        """A value for each image -> for each row."""
+        if not self.spread:
+            return tree
+        return jax.tree.map(lambda x: x[self.places], tree)
+
+    def by_image(self, tree: Any) -> Any:
+        """A value for each row -> for each image."""
+        if not self.spread:
+            return tree
+        end = self.num_images * self.spread
+        return jax.tree.map(lambda x: x[self.number : end : self.spread], tree)
 
 
 def _crops(batch: Batch, name: str) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import flax.struct
 import jax
@@ -101,6 +102,12 @@ class View:
         element: Group elements of a geometric view, else None.
         group: The group they were drawn from (static: it sizes slots and canvases).
         active: Which rows of a geometric view take part in the term, `[b]`, bool.
+        replaced: Size of b2, whose rows this view covers too but others stand in for:
+            they are encoded with it and then left out (static).
+        spread: If not 0, the number V of views that are encoded together, of which this
+            is number j: row V i + j of its `images` is the view of image i, and what
+            the other rows hold is not meant. V such arrays become one without moving a
+            row. All other fields hold a row an image (static).
     """
 
     images: jax.Array
@@ -109,6 +116,15 @@ class View:
     element: Element | None = None
     group: Group | None = flax.struct.field(pytree_node=False, default=None)
     active: jax.Array | None = None
+    replaced: int = flax.struct.field(pytree_node=False, default=0)
+    spread: int = flax.struct.field(pytree_node=False, default=0)
+
+    @property
+    def num_images(self) -> int:
+        """How many images it is of."""
+        if self.spread and self.active is not None:
+            return self.active.shape[0]
+        return self.images.shape[0]
 
 
 def equiv_count(batch_size: int, share: float) -> int:
@@ -137,7 +153,7 @@ def equiv_count(batch_size: int, share: float) -> int:
     return min(8 * math.ceil(share * batch_size / 8), batch_size // 2)
 
 
-def split_rows(x: jax.Array, num_equiv: int) -> tuple[jax.Array, jax.Array]:
+def split_rows(x: Any, num_equiv: int) -> tuple[Any, Any]:
     """Splits a batch into b1 (standard views) and b2 (shared crop).
 
     The rows of b2 are taken evenly from across the batch: on any number of devices that
@@ -145,7 +161,7 @@ def split_rows(x: jax.Array, num_equiv: int) -> tuple[jax.Array, jax.Array]:
     the devices.
 
     Args:
-        x: `[b, ...]`.
+        x: `[b, ...]`, of JAX or NumPy.
         num_equiv: Size of b2.
 
     Returns:

@@ -1,65 +1,80 @@
 """NT-Xent between the tokens of two aligned views, in memory linear in tokens."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal
 
 from ser_jax.models.normalize import l2_normalize
+from ser_jax.models.placement import by_rows, everywhere, num_devices
 
 _EMPTY = -1e30  # log of "nothing to sum", finite so that gradients stay finite
 
 
-def _num_chunks(queries: jax.Array, block_tokens: int) -> int:
-    """Chunks of the token axis that keep about `block_tokens` queries at a time."""
-    b, n, _ = queries.shape
-    return -(-n // max(1, block_tokens // b))
+def _chunked(x: jax.Array, block_tokens: int) -> jax.Array:
+    """Cuts rows `[rows, ...]` into `[chunks, devices, t, ...]`, padded.
+
+    Every device has the same share of each chunk, and all of it at hand.
+    """
+    rows, *rest = x.shape
+    devices = num_devices()
+    num_chunks = -(-rows // block_tokens)
+    t = -(-rows // (num_chunks * devices))
+    x = jnp.pad(x, [(0, t * num_chunks * devices - rows)] + [(0, 0)] * len(rest))
+    x = by_rows(x.reshape(devices, num_chunks, t, *rest))
+    return jnp.moveaxis(x, 1, 0)
 
 
-def _chunked(x: jax.Array, num_chunks: int) -> jax.Array:
-    """Cuts the token axis of `[b, n, ...]` into `[num_chunks, b, t, ...]`, padded."""
-    b, n, *rest = x.shape
-    t = -(-n // num_chunks)
-    x = jnp.pad(x, [(0, 0), (0, t * num_chunks - n)] + [(0, 0)] * len(rest))
-    return jnp.moveaxis(x.reshape(b, num_chunks, t, *rest), 1, 0)
+def _unchunked(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Undoes `_chunked`, to `[*shape, ...]`."""
+    rest = x.shape[3:]
+    rows = jnp.moveaxis(x, 0, 1).reshape(-1, *rest)[: math.prod(shape)]
+    return rows.reshape(*shape, *rest)
 
 
-def _unchunked(x: jax.Array, n: int) -> jax.Array:
-    """Undoes `_chunked`."""
-    num_chunks, b, t, *rest = x.shape
-    return jnp.moveaxis(x, 0, 1).reshape(b, num_chunks * t, *rest)[:, :n]
+def _chunks(block_tokens: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """The image that each query is of, and arrays `[b, n, ...]`, in chunks."""
+    b, n = arrays[0].shape[:2]
+    image = jnp.repeat(jnp.arange(b), n)
+    flat = [x.reshape(b * n, *x.shape[2:]) for x in arrays]
+    return tuple(_chunked(x, block_tokens) for x in (image, *flat))
 
 
-def _block_logits(q: jax.Array, keys: jax.Array, valid: jax.Array) -> jax.Array:
+def _block_logits(
+    image: jax.Array, q: jax.Array, keys: jax.Array, valid: jax.Array
+) -> jax.Array:
     """Logits of one chunk of queries against the valid keys of all other images."""
-    # q [b, t, d], keys [a, m, d], valid [a, m] -> [b, t, a, m]
-    logits = jnp.einsum("btd,amd->btam", q, keys)
-    other_image = ~jnp.eye(q.shape[0], dtype=bool)  # [b, a]
-    mask = other_image[:, None, :, None] & valid[None, None]
+    # image [p, t], q [p, t, d], keys [a, m, d], valid [a, m] -> [p, t, a, m]
+    logits = jnp.einsum("ptd,amd->ptam", q, keys)
+    other_image = image[..., None] != jnp.arange(keys.shape[0])[None, None]
+    mask = other_image[..., None] & valid[None, None]
     return jnp.where(mask, logits, _EMPTY)
 
 
 def _forward(block_tokens, queries, keys, valid, with_mean_key):
     """Log-sum-exp per query and, on request, the softmax-weighted mean key."""
 
-    def one_chunk(q):
-        logits = _block_logits(q, keys, valid)
+    def one_chunk(chunk):
+        image, q = chunk
+        logits = _block_logits(image, q, keys, valid)
         # fp32: log-sum-exp
-        top = jax.lax.stop_gradient(logits.max(axis=(2, 3)))  # [b, t]
+        top = jax.lax.stop_gradient(logits.max(axis=(2, 3)))  # [p, t]
         weights = jnp.exp(logits - top[..., None, None])
         weights = jnp.where(logits > _EMPTY, weights, 0.0)
         total = weights.sum(axis=(2, 3))
         lse = jnp.where(total > 0, top + jnp.log(jnp.maximum(total, 1e-37)), _EMPTY)
         if not with_mean_key:
             return lse, None
-        mean_key = jnp.einsum("btam,amd->btd", weights, keys)
+        mean_key = jnp.einsum("ptam,amd->ptd", weights, keys)
         return lse, mean_key / jnp.maximum(total, 1e-37)[..., None]
 
-    n = queries.shape[1]
-    chunks = _chunked(queries, _num_chunks(queries, block_tokens))
-    lse, mean_key = jax.lax.map(one_chunk, chunks)
-    return _unchunked(lse, n), None if mean_key is None else _unchunked(mean_key, n)
+    shape = queries.shape[:2]
+    lse, mean_key = jax.lax.map(one_chunk, _chunks(block_tokens, queries))
+    if mean_key is not None:
+        mean_key = _unchunked(mean_key, shape)
+    return _unchunked(lse, shape), mean_key
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -91,14 +106,13 @@ def _vjp_backward(block_tokens, residuals, g):
     queries, keys, valid = for_keys
 
     def add_chunk(grad_keys, chunk):
-        q, chunk_lse, chunk_g = chunk
-        logits = _block_logits(q, keys, valid)
+        image, q, chunk_lse, chunk_g = chunk
+        logits = _block_logits(image, q, keys, valid)
         weights = jnp.exp(logits - chunk_lse[..., None, None])
         weights = jnp.where(logits > _EMPTY, weights, 0.0) * chunk_g[..., None, None]
-        return grad_keys + jnp.einsum("btam,btd->amd", weights, q), None
+        return grad_keys + jnp.einsum("ptam,ptd->amd", weights, q), None
 
-    num_chunks = _num_chunks(queries, block_tokens)
-    chunks = tuple(_chunked(x, num_chunks) for x in (queries, lse, g))
+    chunks = _chunks(block_tokens, queries, lse, g)
     grad_keys, _ = jax.lax.scan(add_chunk, jnp.zeros_like(keys), chunks)
     return grad_queries, grad_keys, None
 
@@ -165,6 +179,8 @@ def patch_ntxent(
             )
         keys = jnp.concatenate([keys, l2_normalize(same_view)], axis=1)
         key_valid = jnp.concatenate([valid, same_view_valid], axis=1)
+    # Every query meets all keys: they are gathered once, before the loop over queries.
+    keys, key_valid = everywhere(keys), everywhere(key_valid)
     negatives = _negatives_logsumexp(block_tokens, queries, keys, key_valid)
     # -log(e^p / (e^p + sum of negatives)), stable for any size of either
     loss = jnp.logaddexp(positive, negatives) - positive

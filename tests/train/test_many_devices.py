@@ -1,0 +1,73 @@
+"""Where the devices do not divide b2: nothing but the place of its rows changes."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from helpers.support import assert_close, real_batch, tiny_experiment
+
+from ser_jax.benchmark.program import Program
+from ser_jax.train.compiled import compile_train_step
+from ser_jax.train.sharding import make_mesh, replicated, shard_batch
+
+pytestmark = pytest.mark.slow
+BATCH, B2 = 24, 12  # gcd 12: aligned on one device, not on eight
+
+
+@functools.cache
+def stepped(num_devices):
+    """State and metrics after a step, the views, and the program."""
+    experiment = tiny_experiment(batch_size=BATCH, **{"regularizer.share": 0.5})
+    mesh = make_mesh(jax.devices()[:num_devices])
+    init = jax.jit(experiment.init_state, out_shardings=replicated(mesh))
+    state = init(experiment.init_rng)
+    step = compile_train_step(experiment, state, mesh)
+    batch = shard_batch(real_batch(experiment), mesh)
+    with jax.set_mesh(mesh):
+        views = jax.eval_shape(
+            experiment.learner.make_views, experiment.step_rng, batch, state.step
+        )
+    return *step(state, batch), views, Program(step.as_text())
+
+
+def test_b1_stays_whole_and_b2_is_spread():
+    _, _, alone, _ = stepped(1)
+    _, _, views, _ = stepped(8)
+    assert alone["global/0"].images.shape[0] == BATCH - B2
+    assert views["global/0"].images.shape[0] == BATCH
+    assert views["global/0"].replaced == B2
+    # Twelve images, two views each, one row a device and turn.
+    assert views["equiv/0"].images.shape[0] == views["equiv/1"].images.shape[0] == 24
+    assert views["equiv/0"].spread == 2
+    assert views["equiv/0"].num_images == views["equiv/0"].params.gray.shape[0] == B2
+    assert alone["equiv/0"].num_images == alone["equiv/0"].images.shape[0] == B2
+
+
+def test_the_step_is_that_of_one_device():
+    (one, one_metrics, *_), (eight, metrics, *_) = stepped(1), stepped(8)
+    for name, value in one_metrics.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=2e-4, err_msg=name)
+    jax.tree.map(
+        lambda a, b: assert_close(b, a, 1e-4, 2e-6),
+        one.variables.batch_stats,
+        eight.variables.batch_stats,
+    )
+    assert metrics["loss_equiv"] > 0
+
+
+def test_pictures_stay_where_they_are():
+    """But for b2's, once, as the host's bytes."""
+    experiment = tiny_experiment(batch_size=BATCH, **{"regularizer.share": 0.5})
+    crop = experiment.abstract_batch()["crops"]["global/0"]
+    num_bytes = B2 * crop.shape[1] * crop.shape[2] * 3
+    sent = stepped(8)[3].collectives(num_devices=8)
+    assert sent
+    of_views = [row for row in sent if row.part == "views"]
+    assert sum(row.wire_bytes for row in of_views) <= 2 * 2 * num_bytes
+    canvas = stepped(8)[2]["equiv/0"].images.shape[1]
+    for row in sent:
+        assert f",{canvas},{canvas},3]" not in row.shape, row
+        assert f",{crop.shape[1]},{crop.shape[2]},3]" not in row.shape or (
+            row.shape.startswith(("u8", "(u8"))
+        ), row
