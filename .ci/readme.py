@@ -10,8 +10,8 @@ but two at a time where they name no file in common. The rules:
 2. Training on digits stops after two steps (the first run after twenty), a sweep after
    its first seed; a benchmark times two steps.
 3. Training of a recipe at full size is asked for its settings alone: `--show_config`.
-4. A command on files that cannot be shipped (official archives, robustness sets) must
-   end with one message that names what is missing.
+4. A command on files that cannot be shipped (official archives, robustness sets), or that
+   needs the TPU compiler, must end with one message that names what is missing.
 5. Scripts for pods and SLURM are checked for syntax. pip and pytest: `.ci/run` itself.
 6. XLA optimises at level 1 of 3: runs this short spend their time compiling, which then
    takes two thirds as long (the first command's programs: 27 s instead of 43 s).
@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
-NOT_HERE = re.compile(r"\.tar\b|IMAGENET_|--shifted=")
+NOT_HERE = re.compile(r"\.tar\b|IMAGENET_|--shifted=|--topology=")
 ON_DIGITS = re.compile(r"configs/digits\S*")
 XLA_FLAGS = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=1"
 
@@ -50,7 +50,7 @@ def shortened(command: str, is_first: bool) -> str:
     """The command with what rules 2, 3 and 5 add to it."""
     if command.startswith("sbatch ") or "tpu_pod" in command:
         return f"bash -n {command.split()[1]}"
-    if "ser_jax.benchmark" in command and "--flops_only" not in command:
+    if "ser_jax.benchmark" in command and not re.search("flops_only|topology", command):
         return f"{command} --num_steps=2 --loader_seconds=0.5"
     if not re.search(r"ser_jax\.(main|sweep)|local_processes", command):
         return command

@@ -18,7 +18,8 @@ BATCH, B2 = 24, 12  # gcd 12: aligned on one device, not on eight
 @functools.cache
 def stepped(num_devices):
     """State and metrics after a step, the views, and the program."""
-    experiment = tiny_experiment(batch_size=BATCH, **{"regularizer.share": 0.5})
+    settings = {"regularizer.share": 0.5, "augment.recipe": "digits"}
+    experiment = tiny_experiment(batch_size=BATCH, **settings)
     mesh = make_mesh(jax.devices()[:num_devices])
     init = jax.jit(experiment.init_state, out_shardings=replicated(mesh))
     state = init(experiment.init_rng)
