@@ -10,8 +10,8 @@ but two at a time where they name no file in common. The rules:
 2. Training on digits stops after two steps (the first run after twenty), a sweep after
    its first seed; a benchmark times two steps.
 3. Training of a recipe at full size is asked for its settings alone: `--show_config`.
-4. A command on files that cannot be shipped (official archives, robustness sets), or that
-   needs the TPU compiler, must end with one message that names what is missing.
+4. A command on what cannot be shipped (official archives, robustness sets, the TPU's
+   compiler) must end with one message that names what is missing.
 5. Scripts for pods and SLURM are checked for syntax. pip and pytest: `.ci/run` itself.
 6. XLA optimises at level 1 of 3: runs this short spend their time compiling, which then
    takes two thirds as long (the first command's programs: 27 s instead of 43 s).

@@ -1,7 +1,9 @@
 """What the programs' command lines share: a config, its recipes, errors, the log."""
 
 import logging
+import os
 import pathlib
+import platform
 import re
 import sys
 from collections.abc import Callable
@@ -33,6 +35,13 @@ _SHOW_CONFIG = flags.DEFINE_bool(
 # Where setup.py puts the repository's configs/ in an installed package.
 RECIPES = pathlib.Path(__file__).parents[1] / "configs"
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error was raised.")
+
+_COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    None,
+    "Folder that keeps compiled programs, so that a second start compiles nothing: "
+    "JAX_COMPILATION_CACHE_DIR or ~/.cache/ser_jax/HOST. off: none is kept.",
+)
 
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
@@ -178,7 +187,8 @@ class _Handler(logging.Handler):
 def start_jax() -> None:
     """Makes this process one of several, if the flags say so; finds its devices.
 
-    What is computed is in 32 bits, whatever `JAX_ENABLE_X64` says: see `in_32_bits`.
+    Programs that it compiles are kept for the next: see `--compilation_cache`. What is
+    computed is in 32 bits, whatever `JAX_ENABLE_X64` says: see `in_32_bits`.
     """
     by_hand = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if 0 < by_hand.count(None) < 3:
@@ -186,6 +196,7 @@ def start_jax() -> None:
     if _DISTRIBUTED.value or None not in by_hand:
         run_or_fail(jax.distributed.initialize, *by_hand)
     jax.config.update("jax_enable_x64", False)
+    _keep_programs()
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -195,6 +206,27 @@ def start_jax() -> None:
             f"({str(error).splitlines()[0] if str(error) else 'it is not installed'}). "
             "Unset it to use what there is, or set it to cpu."
         )
+
+
+def _keep_programs() -> None:
+    """Sets the folder of compiled programs; none where the default can't be written."""
+    folder = _COMPILATION_CACHE.value or os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if folder == "off":
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    if folder is None:
+        caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        # Programs for one machine's processor may not run on another's.
+        folder = os.path.join(caches, "ser_jax", platform.node())
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError:  # no home, or one that is read alone: programs are not kept
+            return
+        if not os.access(folder, os.W_OK):
+            return
+    jax.config.update("jax_compilation_cache_dir", folder)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def run_or_fail(function: Callable[..., Any], *args: Any) -> Any:
