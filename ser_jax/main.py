@@ -5,7 +5,8 @@
 The same command goes on from the newest checkpoint in the workdir. Ctrl-C (SIGINT),
 SIGTERM, SIGHUP and SIGUSR1 save and stop; a second one stops at once. The exit status
 is 0 of a finished run, 130 after SIGINT, 75 ("run me again") after the others, 1 at an
-error.
+error. `--dry_run` trains nothing: it says what would be trained, and whether it fits
+the devices that are here (1: it does not).
 """
 
 import sys
@@ -18,6 +19,7 @@ from ser_jax.evaluate.probe import make_probe
 from ser_jax.report.curves import plot_curves
 from ser_jax.storage.files import PathLike, as_path
 from ser_jax.storage.summary import final_table
+from ser_jax.train.dry_run import dry_run
 from ser_jax.train.loop import train
 from ser_jax.train.preemption import exit_status
 
@@ -56,19 +58,25 @@ def _define_flags() -> None:
         None,
         "Folder for checkpoints and results; resumes from what is there.",
     )
+    flags.DEFINE_bool(
+        "dry_run", False, "Say what would be trained and whether it fits, and end."
+    )
 
 
 def main(argv: list[str]) -> None:
     """Runs the experiment that the flags name."""
     del argv
     command_line.check_config_file(_EXAMPLE)
-    if flags.FLAGS.workdir is None:
+    config, workdir = command_line.CONFIG.value, flags.FLAGS.workdir
+    if workdir is None and not flags.FLAGS.dry_run:
         command_line.fail(f"--workdir is missing. For example: {_EXAMPLE}")
     command_line.log_own_messages()
     command_line.start_jax()
-    sys.exit(
-        command_line.run_or_fail(run, command_line.CONFIG.value, flags.FLAGS.workdir)
-    )
+    if flags.FLAGS.dry_run:
+        about, fits = command_line.run_or_fail(dry_run, config, workdir or "none")
+        print(about)
+        sys.exit(0 if fits else 1)
+    sys.exit(command_line.run_or_fail(run, config, workdir))
 
 
 if __name__ == "__main__":

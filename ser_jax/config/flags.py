@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ser_jax.config.differences import flatten
 from ser_jax.config.presets import PRESETS
 from ser_jax.methods.objectives import OBJECTIVES
+from ser_jax.storage.files import as_path
 
 CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -210,21 +211,23 @@ def start_jax() -> None:
 
 def _keep_programs() -> None:
     """Sets the folder of compiled programs; none where the default can't be written."""
-    folder = _COMPILATION_CACHE.value or os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    folder: Any = _COMPILATION_CACHE.value or os.environ.get(
+        "JAX_COMPILATION_CACHE_DIR"
+    )
     if folder == "off":
         jax.config.update("jax_enable_compilation_cache", False)
         return
     if folder is None:
-        caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        caches = as_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
         # Programs for one machine's processor may not run on another's.
-        folder = os.path.join(caches, "ser_jax", platform.node())
+        folder = caches / "ser_jax" / platform.node()
         try:
-            os.makedirs(folder, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError:  # no home, or one that is read alone: programs are not kept
             return
         if not os.access(folder, os.W_OK):
             return
-    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

@@ -41,7 +41,7 @@ def for_devices(experiment: Experiment, mesh: Mesh) -> Experiment:
         chosen["scan"] = device.platform != "tpu"
     experiment = experiment.with_encoder(**chosen)
     if getattr(encoder, "remat", "") == "auto":
-        remat = _remat(experiment, mesh.size, device.platform, _memory(device))
+        remat = _remat(experiment, mesh.size, device.platform, device_memory(device))
         experiment = experiment.with_encoder(remat=remat)
     return experiment
 
@@ -55,8 +55,15 @@ def _attention(platform: str, encoder: Any) -> str:
     return "cudnn" if platform == "gpu" and half else "xla"
 
 
-def _memory(device: Any) -> float:
-    """Bytes that programs may use on a device; infinite if nobody says."""
+def device_memory(device: Any) -> float:
+    """Bytes that programs may use on a device.
+
+    Args:
+        device: A `jax.Device`, here or not.
+
+    Returns:
+        By its data sheet, or as it says itself; infinite if nobody does.
+    """
     sheet = chip(device.device_kind)
     if sheet is not None and sheet.memory is not None:
         return sheet.memory
