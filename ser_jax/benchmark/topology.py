@@ -133,7 +133,7 @@ def measure_topology(
     sheet = chip(device.device_kind)
     if sheet is None:
         raise ValueError(
-            f"{device.device_kind!r} has no data sheet in ser_jax.train.chips.py."
+            f"{device.device_kind!r} has no data sheet in ser_jax/train/chips.py."
         )
     hosts = len({d.process_index for d in mesh.devices.flat})
     figures: dict[str, Any] = {
