@@ -15,7 +15,7 @@ BATCH, B2 = 24, 12  # gcd 12: aligned on one device, not on eight
 
 def stepped(num_devices):
     """State and metrics after a step, the views, and the program."""
-    settings = {"regularizer.share": 0.5, "augment.recipe": "digits"}
+    settings = {"regularizer.share": 0.5, "augment.rot90_prob": 0.5}
     experiment = tiny_experiment(batch_size=BATCH, **settings)
     mesh = make_mesh(jax.devices()[:num_devices])
     init = jax.jit(experiment.init_state, out_shardings=replicated(mesh))
