@@ -1,8 +1,9 @@
 """Command line: `python -m ser_jax.benchmark --config=configs/digits_ser.py`.
 
-What a config's training step costs beside the same config without its regularizer:
-FLOPs, time, memory; and what loader and augmentation cost alone. `--flops_only` counts
-and runs nothing; `--ntxent_memory` asks for the memory of the token-level loss instead,
+What a config's training step costs, and beside it, if it has a regularizer, the same
+config without: FLOPs, time, memory; and what loader and augmentation cost alone.
+`--flops_only` counts and runs nothing, `--ready_views` times the step without
+augmentation; `--ntxent_memory` asks for the memory of the token-level loss instead,
 `--linear_heads` for the time of linear evaluation with 30 heads and with one.
 
 `--topology=v5e:2x4` asks the TPU compiler instead: does the config fit a slice that is
@@ -34,6 +35,9 @@ for _name in ("config", "show_config"):
     flags.declare_key_flag(_name)  # so that --help shows it
 _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
 _FLOPS_ONLY = flags.DEFINE_bool("flops_only", False, "Count; compile and run nothing.")
+_READY_VIEWS = flags.DEFINE_bool(
+    "ready_views", False, "Time the step from views that are there: no augmentation."
+)
 _NTXENT_MEMORY = flags.DEFINE_bool(
     "ntxent_memory", False, "The token-level loss's memory; needs no --config."
 )
@@ -95,6 +99,7 @@ def main(argv: list[str]) -> None:
                 measure,
                 experiment,
                 flops_only=_FLOPS_ONLY.value,
+                ready_views=_READY_VIEWS.value,
                 num_steps=_NUM_STEPS.value,
                 loader_seconds=_LOADER_SECONDS.value,
             )

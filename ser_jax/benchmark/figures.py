@@ -9,13 +9,16 @@ from ser_jax.benchmark import step as speed
 from ser_jax.benchmark.ntxent_memory import ntxent_temp_bytes
 from ser_jax.benchmark.tables import Figures
 from ser_jax.evaluate.cost.compare import compare_flops, without_regularizer
+from ser_jax.train.accounting import count_parameters
 from ser_jax.train.chips import chip
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.sharding import check_batch_size, make_mesh
 
 _logger = logging.getLogger(__name__)
 
-_ALWAYS = (  # in every JSON file of an experiment, if only as null
+# In every JSON file of an experiment, if only as null. Those without `_base` or `_ser`
+# are the config's own.
+_ALWAYS = (
     "flops_per_step_base",
     "flops_per_step_ser",
     "flops_ratio",
@@ -31,102 +34,118 @@ _ALWAYS = (  # in every JSON file of an experiment, if only as null
 
 
 def measure(
-    regularized: Experiment,
+    experiment: Experiment,
     *,
     flops_only: bool = False,
+    ready_views: bool = False,
     num_steps: int = 20,
     loader_seconds: float = 3.0,
 ) -> Figures:
     """All figures of an experiment.
 
     Args:
-        regularized: What is trained, with a regularizer.
+        experiment: What is trained. If it has a regularizer, its base is measured
+            beside it.
         flops_only: Count only: compile and run nothing, read no data.
+        ready_views: Time the steps alone, from views that are made already: neither
+            augmentation nor loader.
         num_steps: Timed steps of each kind.
         loader_seconds: Duration of each timing of the loader.
 
     Returns:
         Figures by name, JSON-ready; None for one not taken or not known (`mfu` on a
-        CPU).
-
-    Raises:
-        ValueError: If it has no regularizer.
+        CPU; without a regularizer what ends in `_ser`, and ratios).
     """
-    if regularized.config["regularizer"]["name"] == "none":
-        raise ValueError(
-            "this config has no regularizer, so there is nothing to compare: give one "
-            "that has, like configs/moco_v3_ser.py; its base is measured beside it."
-        )
-    base = without_regularizer(regularized)
+    is_base = experiment.config["regularizer"]["name"] == "none"
+    base = experiment if is_base else without_regularizer(experiment)
+    regularized = None if is_base else experiment
+    state = jax.eval_shape(experiment.init_state, experiment.init_rng)
     figures: Figures = dict.fromkeys(_ALWAYS)
-    figures |= {"batch_size": regularized.batch_size, "config": regularized.config}
+    figures |= {
+        "batch_size": experiment.batch_size,
+        "ready_views": ready_views,
+        "parameters": count_parameters(experiment, state.variables),
+        "config": experiment.config,
+    }
     _logger.info("Counting FLOPs.")
     figures |= compare_flops(base, regularized)
-    if not flops_only:
-        figures |= measure_steps(base, regularized, num_steps)
-        figures |= utilization(figures)
-        figures |= measure_loader(regularized, loader_seconds)
+    if flops_only:
+        return figures
+    figures |= measure_steps(base, regularized, num_steps, ready_views)
+    figures |= utilization(figures)
+    if not ready_views:
+        _logger.info("Timing the augmentation.")
+        seconds = np.median(speed.augment_times(experiment, make_mesh(), num_steps))
+        figures["augment_images_per_s"] = float(experiment.batch_size / seconds)
+        figures |= measure_loader(experiment, loader_seconds)
     return figures
 
 
-def measure_steps(base: Experiment, regularized: Experiment, num_steps: int) -> Figures:
-    """Time and memory of the two training steps on the devices there are.
+def measure_steps(
+    base: Experiment,
+    regularized: Experiment | None,
+    num_steps: int,
+    ready_views: bool = False,
+) -> Figures:
+    """Time and memory of the training steps on the devices there are, on noise.
 
     Args:
         base: The objective alone.
-        regularized: The same with the regularizer.
+        regularized: The same with the regularizer; None: the base is timed alone.
         num_steps: Timed steps of each, taken in turns.
+        ready_views: Whether their views are made already.
 
     Returns:
-        Seconds a step, images per second, compile time, peak memory; images per second
-        of the augmentation alone.
+        Seconds a step, images per second, compile time, peak memory.
     """
-    mesh, batch_size = make_mesh(), regularized.batch_size
+    own, experiment = ("base", base) if regularized is None else ("ser", regularized)
+    mesh, batch_size = make_mesh(), experiment.batch_size
     check_batch_size(batch_size, mesh)
-    _logger.info("Compiling the step with the regularizer.")
-    ser_step = speed.TimedStep(regularized, mesh)
-    ser_step.run()
+    _logger.info("Compiling the step.")
+    steps = {own: speed.TimedStep(experiment, mesh, ready_views)}
+    steps[own].run()
     # Before the base step exists: a device's statistics cannot be set back.
-    peak_memory_bytes, peak_memory_source = ser_step.peak_memory()
-    _logger.info("Compiling the base step.")
-    base_step = speed.TimedStep(base, mesh)
+    peak_memory_bytes, peak_memory_source = steps[own].peak_memory()
+    if regularized is not None:
+        _logger.info("Compiling the base step.")
+        steps = {"base": speed.TimedStep(base, mesh, ready_views), **steps}
     _logger.info("Timing %d steps of each.", num_steps)
-    times = speed.interleaved_times([base_step.run, ser_step.run], num_steps)
-    _logger.info("Timing the augmentation.")
-    augment_s = np.median(speed.augment_times(regularized, mesh, num_steps))
-    figures: Figures = {"num_steps": num_steps}
-    for name, step_s in zip(("base", "ser"), times, strict=True):
+    times = speed.interleaved_times([step.run for step in steps.values()], num_steps)
+    figures: Figures = {
+        "num_steps": num_steps,
+        "peak_memory_bytes": peak_memory_bytes,
+        "peak_memory_source": peak_memory_source,
+        "compile_s": steps[own].compile_s,
+        "compile_s_base": steps["base"].compile_s,
+    }
+    for name, step_s in zip(steps, times, strict=True):
         p10, median, p90 = (float(x) for x in np.percentile(step_s, (10, 50, 90)))
         figures[f"step_s_{name}"] = median
         figures[f"step_s_p10_{name}"], figures[f"step_s_p90_{name}"] = p10, p90
-    return figures | {
-        "step_ratio": figures["step_s_ser"] / figures["step_s_base"],
-        "images_per_s": batch_size / figures["step_s_ser"],
-        "images_per_s_base": batch_size / figures["step_s_base"],
-        "peak_memory_bytes": peak_memory_bytes,
-        "peak_memory_source": peak_memory_source,
-        "compile_s": ser_step.compile_s,
-        "compile_s_base": base_step.compile_s,
-        "augment_images_per_s": float(batch_size / augment_s),
-    }
+    figures["images_per_s"] = batch_size / figures[f"step_s_{own}"]
+    figures["images_per_s_base"] = batch_size / figures["step_s_base"]
+    if regularized is not None:
+        figures["step_ratio"] = figures["step_s_ser"] / figures["step_s_base"]
+    return figures
 
 
 def utilization(figures: Figures) -> Figures:
     """Model FLOPs utilization: FLOP/s achieved over the bfloat16 peak of all devices.
 
     Args:
-        figures: FLOPs and seconds of both steps.
+        figures: FLOPs and seconds of both steps, or of the base alone.
 
     Returns:
-        `mfu` with the regularizer, `mfu_base` without; {} if the peak is not known.
+        `mfu` of the config, `mfu_base` of its base; {} if the peak is not known.
     """
     sheet = chip(jax.devices()[0].device_kind)
     if sheet is None:
         return {}
     peak = sheet.flops * jax.device_count()
+    own = "base" if figures.get("step_s_ser") is None else "ser"
     return {
-        "mfu": figures["flops_per_step_ser"] / figures["step_s_ser"] / peak,
-        "mfu_base": figures["flops_per_step_base"] / figures["step_s_base"] / peak,
+        name: figures[f"flops_per_step_{step}"] / figures[f"step_s_{step}"] / peak
+        for name, step in (("mfu", own), ("mfu_base", "base"))
     }
 
 

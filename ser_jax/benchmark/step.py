@@ -1,5 +1,6 @@
 """How fast a training step and the augmentation alone are, and what memory it takes."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,16 +22,23 @@ class TimedStep:
         compile_s: Seconds that tracing, lowering and compiling took.
     """
 
-    def __init__(self, experiment: Experiment, mesh: Mesh):
+    def __init__(self, experiment: Experiment, mesh: Mesh, ready_views: bool = False):
         """Compiles the step as training does and makes its state.
 
         Args:
             experiment: What is trained.
             mesh: Where; all of one process.
+            ready_views: Whether the batch is the views themselves, so that the step
+                has no augmentation.
         """
+        self._batch = shard_batch(random_batch(experiment), mesh)
+        if ready_views:
+            make_views = _view_maker(experiment, mesh)
+            views = make_views(experiment.step_rng, self._batch, 0)
+            self._batch = jax.device_put(views, batch_sharded(mesh))
+            experiment = _from_views(experiment, views)
         init = jax.jit(experiment.init_state, out_shardings=replicated(mesh))
         self._state = init(experiment.init_rng)
-        self._batch = shard_batch(random_batch(experiment), mesh)
         self._devices = list(mesh.devices.flat)
         started = time.perf_counter()
         self._step = compile_train_step(experiment, self._state, mesh)
@@ -90,9 +98,8 @@ def augment_times(experiment: Experiment, mesh: Mesh, num_steps: int) -> np.ndar
     Returns:
         Seconds per batch, `[num_steps]`.
     """
-    rows = batch_sharded(mesh)
     batch = shard_batch(random_batch(experiment), mesh)
-    make_views = jax.jit(experiment.learner.make_views, in_shardings=(None, rows, None))
+    make_views = _view_maker(experiment, mesh)
     rng = experiment.step_rng
 
     def run() -> float:
@@ -101,6 +108,35 @@ def augment_times(experiment: Experiment, mesh: Mesh, num_steps: int) -> np.ndar
         return time.perf_counter() - started
 
     return interleaved_times([run], num_steps)[0]
+
+
+def _view_maker(experiment: Experiment, mesh: Mesh) -> Callable[..., Any]:
+    """The augmentation, jitted: `(rng, batch, step) -> views`."""
+    rows = batch_sharded(mesh)
+    return jax.jit(experiment.learner.make_views, in_shardings=(None, rows, None))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _FromViews(Experiment):
+    """An experiment whose batches are views.
+
+    Attributes:
+        views: Their shapes.
+    """
+
+    views: Any
+
+    def abstract_batch(self) -> Any:
+        """Shapes of the views."""
+        return self.views
+
+
+def _from_views(experiment: Experiment, views: Any) -> Experiment:
+    learner = dataclasses.replace(
+        experiment.learner, make_views=lambda rng, batch, step: batch
+    )
+    shapes = jax.eval_shape(lambda: views)
+    return _FromViews(**{**vars(experiment), "learner": learner}, views=shapes)
 
 
 def random_batch(experiment: Experiment, seed: int = 0) -> dict[str, Any]:

@@ -27,18 +27,25 @@ def step_table(figures: Figures) -> str:
     """The figures of an experiment.
 
     Args:
-        figures: Figures by name; rows without any are left out.
+        figures: Figures by name; rows without any are left out, and of a base alone
+            the columns of what it has not.
 
     Returns:
         A markdown table.
     """
-    cells: list[tuple[str, ...]] = [("", "base", "with regularizer", "ratio")]
     rows: list[tuple[Any, ...]] = [row[1:] for row in claim_rows(figures)]
     rows += [(label, *map(figures.get, keys)) for label, *keys in _STEP_ROWS]
+    rows = [row for row in rows if row[1] is not None or row[2] is not None]
+    if figures["flops_per_step_ser"] is None:
+        alone = [
+            (label, _text(own if base is None else base))
+            for label, base, own, _ in rows
+        ]
+        return table([("", "base"), *alone])
+    cells: list[tuple[str, ...]] = [("", "base", "with regularizer", "ratio")]
     for label, base, regularized, ratio in rows:
-        if base is not None or regularized is not None:
-            quotient = f"{ratio:.4f}" if ratio else ""
-            cells.append((label, _text(base), _text(regularized), quotient))
+        quotient = f"{ratio:.4f}" if ratio else ""
+        cells.append((label, _text(base), _text(regularized), quotient))
     return table(cells)
 
 

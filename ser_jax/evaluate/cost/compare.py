@@ -90,13 +90,15 @@ def count_step(experiment: Experiment) -> StepCount:
 
 
 def compare_flops(
-    base: Experiment, regularized: Experiment, counted: StepCount | None = None
+    base: Experiment,
+    regularized: Experiment | None = None,
+    counted: StepCount | None = None,
 ) -> dict[str, Any]:
     """FLOPs of the two training steps over the global batch; nothing is compiled.
 
     Args:
         base: The objective alone.
-        regularized: The same with the regularizer.
+        regularized: The same with the regularizer; None: the base is counted alone.
         counted: `count_step` of the latter, if it is known.
 
     Returns:
@@ -104,32 +106,37 @@ def compare_flops(
         from the jaxpr; the same with the suffix `_xla`; for a ViT also against a base
         whose class token joins at the regularizer's layer (`_same_cls_layer`); where
         the hand count knows the experiment, by hand (`_by_hand`) and as the paper's
-        program spends them (`_paper`).
+        program spends them (`_paper`). Of a base alone, what ends in `_base`, `_xla`
+        and `_by_hand`.
     """
-    by_step = [count_step(base), counted or count_step(regularized)]
+    steps = [base] if regularized is None else [base, regularized]
+    by_step = [count_step(base)]
+    if regularized is not None:
+        by_step.append(counted or count_step(regularized))
     flops: dict[str, list[Any]] = {
         "": [count.by_scope.total() for count in by_step],
         "_xla": [count.xla for count in by_step],
     }
-    cls_insert = regularized.learner.encoder.cls_insert
-    if cls_insert is not None:  # else there is no class token to move
-        flops_late = count_flops(*step_and_shapes(base, cls_insert=cls_insert))
-        flops["_same_cls_layer"] = [flops_late, flops[""][1]]
+    if regularized is not None:
+        cls_insert = regularized.learner.encoder.cls_insert
+        if cls_insert is not None:  # else there is no class token to move
+            flops_late = count_flops(*step_and_shapes(base, cls_insert=cls_insert))
+            flops["_same_cls_layer"] = [flops_late, flops[""][1]]
     try:
-        flops["_by_hand"] = [
-            step_flops(x.learner, x.batch_size).total for x in (base, regularized)
-        ]
-        by_paper = paper_step_flops(regularized.learner, regularized.batch_size)
-        flops["_paper"] = [flops["_by_hand"][0], by_paper.total]
+        flops["_by_hand"] = [step_flops(x.learner, x.batch_size).total for x in steps]
+        if regularized is not None:
+            by_paper = paper_step_flops(regularized.learner, regularized.batch_size)
+            flops["_paper"] = [flops["_by_hand"][0], by_paper.total]
     except ValueError as error:
         _logger.info("No count by hand: %s", error)
     figures: dict[str, Any] = {}
-    for way, (count_base, count_ser) in flops.items():
+    for way, (count_base, *count_ser) in flops.items():
         figures[f"flops_per_step_base{way}"] = count_base
-        figures[f"flops_per_step_ser{way}"] = count_ser
-        figures[f"flops_ratio{way}"] = (
-            count_ser / count_base if count_base and count_ser else None
-        )
+        for count in count_ser:
+            figures[f"flops_per_step_ser{way}"] = count
+            figures[f"flops_ratio{way}"] = (
+                count / count_base if count_base and count else None
+            )
     return figures
 
 
