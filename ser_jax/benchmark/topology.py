@@ -22,6 +22,7 @@ from ser_jax.benchmark.program import Program
 from ser_jax.evaluate.cost.compare import without_regularizer
 from ser_jax.train.chips import Chip, chip
 from ser_jax.train.compiled import compile_train_step
+from ser_jax.train.devices import for_devices
 from ser_jax.train.experiment import Experiment, build
 from ser_jax.train.sharding import check_batch_size, make_mesh
 
@@ -108,6 +109,52 @@ def compile_for(experiment: Experiment, mesh: Mesh) -> Compiled:
     return Compiled(memory.peak_memory_in_bytes, Program(text), text, seconds)
 
 
+def data_sheet(mesh: Mesh) -> Chip:
+    """What a chip of a slice can do.
+
+    Args:
+        mesh: The slice's.
+
+    Returns:
+        Its figures.
+
+    Raises:
+        ValueError: If they are not known.
+    """
+    kind = mesh.devices.flat[0].device_kind
+    sheet = chip(kind)
+    if sheet is None:
+        raise ValueError(f"{kind!r} has no data sheet in ser_jax/train/chips.py.")
+    return sheet
+
+
+def measure_program(
+    experiment: Experiment, mesh: Mesh
+) -> tuple[dict[str, Any], Compiled]:
+    """What one step costs on a slice; no base beside it.
+
+    Args:
+        experiment: What is trained.
+        mesh: The slice's, as `slice_mesh` makes it.
+
+    Returns:
+        Figures by name, JSON-ready, and what they were read from. Of a program that
+        does not fit all are None but `fits`, `peak_memory_bytes`, `compile_s` and what
+        was chosen: `attention`, `remat` and `scan`, which a ResNet has not (None).
+
+    Raises:
+        ValueError: If the devices do not divide the batch, or have no data sheet.
+    """
+    check_batch_size(experiment.batch_size, mesh)
+    sheet = data_sheet(mesh)
+    experiment = for_devices(experiment, mesh)
+    encoder = experiment.learner.encoder
+    chosen = {x: getattr(encoder, x, None) for x in ("attention", "remat", "scan")}
+    compiled = compile_for(experiment, mesh)
+    _logger.info("Compiled in %.0f s.", compiled.compile_s)
+    return chosen | _figures(compiled, mesh.size, sheet), compiled
+
+
 def measure_topology(
     experiment: Experiment, topology: str, keep: Callable[[str, str], None]
 ) -> dict[str, Any]:
@@ -128,20 +175,13 @@ def measure_topology(
             not divide the batch.
     """
     mesh = slice_mesh(topology)
-    check_batch_size(experiment.batch_size, mesh)
-    device = mesh.devices.flat[0]
-    sheet = chip(device.device_kind)
-    if sheet is None:
-        raise ValueError(
-            f"{device.device_kind!r} has no data sheet in ser_jax/train/chips.py."
-        )
     hosts = len({d.process_index for d in mesh.devices.flat})
     figures: dict[str, Any] = {
         "topology": topology,
-        "device_kind": device.device_kind,
+        "device_kind": mesh.devices.flat[0].device_kind,
         "num_devices": mesh.size,
         "num_hosts": hosts,
-        "chip_memory_bytes": sheet.memory,
+        "chip_memory_bytes": data_sheet(mesh).memory,
         "batch_size": experiment.batch_size,
         "gradient_wire_bytes": _gradient_wire_bytes(experiment, mesh.size),
     }
@@ -152,10 +192,8 @@ def measure_topology(
         _logger.info(
             "Compiling %s for %s.", "the base" if suffix else "the step", topology
         )
-        compiled = compile_for(of, mesh)
-        _logger.info("Compiled in %.0f s.", compiled.compile_s)
+        found, compiled = measure_program(of, mesh)
         keep("base" if suffix else "step", compiled.text)
-        found = _figures(compiled, mesh.size, sheet)
         figures |= {name + suffix: value for name, value in found.items()}
     if "_base" in programs:
         for name in ("compiler_ms", "flops"):

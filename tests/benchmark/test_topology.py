@@ -34,6 +34,8 @@ def test_figures_of_a_step_and_its_base(here):
     figures = measure_topology(experiment, "v5e:2x4", texts.__setitem__)
     assert texts.keys() == {"step", "base"}
     assert figures["fits"] and figures["num_devices"] == 2
+    chosen = [figures[name] for name in ("attention", "remat", "scan_base")]
+    assert chosen == ["xla", "none", True]
     assert figures["peak_memory_bytes"] > figures["peak_memory_bytes_base"] > 0
     assert figures["collectives"] > figures["collectives_base"] > 0
     assert figures["wire_bytes"] > figures["wire_bytes_base"]
