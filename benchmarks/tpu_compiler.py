@@ -46,10 +46,6 @@ from ser_jax.train.experiment import Experiment, build
 
 Line = dict[str, Any]
 
-_ONLY = flags.DEFINE_string("only", "", "Of the programs' names, those that hold this.")
-_LIST = flags.DEFINE_bool("list", False, "Tell what there is, and compile nothing.")
-_SCAN = flags.DEFINE_bool("scan", False, "Blocks in a loop, not as chosen by itself.")
-
 HERE = pathlib.Path(__file__).parent
 RESULTS, PAGE = HERE / "tpu_compiler.jsonl", HERE / "tpu_compiler.md"
 
@@ -103,6 +99,12 @@ _BEFORE = (
     ("moco_v3:none, unrolled", "v5p:2x2x2", "314", "14", "228", "30.6"),
     ("moco_v3:ser, in a loop", "v5p:2x2x2", "397", "589", "390", ""),
 )
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string("only", "", "Of the programs' names, those that hold this.")
+    flags.DEFINE_bool("list", False, "Tell what there is, and compile nothing.")
+    flags.DEFINE_bool("scan", False, "Blocks in a loop, not as chosen by itself.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -473,6 +475,7 @@ def _package() -> str:
 def main(argv: list[str]) -> None:
     """Lists the programs, or compiles those that are missing."""
     del argv
+    values = flags.FLAGS
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(143)
     )  # else one goes on compiling
@@ -483,13 +486,13 @@ def main(argv: list[str]) -> None:
     except importlib.metadata.PackageNotFoundError:
         command_line.fail('this needs the TPU compiler: pip install -e ".[tpu]"')
     everything = plan([*programs("auto"), *programs(True)], versions)
-    scan = True if _SCAN.value else "auto"
+    scan = True if values.scan else "auto"
     chosen = [
         x
         for x in everything
-        if x.program.scan == scan and _ONLY.value in x.program.name
+        if x.program.scan == scan and values.only in x.program.name
     ]
-    if _LIST.value:
+    if values.list:
         lines = read_lines(RESULTS)
         for x in chosen:
             print("done " if x.digest in lines else "to do", x.program.name)
@@ -508,4 +511,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    _define_flags()
     app.run(main, flags_parser=command_line.parse_flags)
