@@ -1,13 +1,15 @@
 """From views to features, in as few calls of the encoder as their sizes allow."""
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ser_jax.models.outputs import Encoder, EncoderOutput
-from ser_jax.models.placement import by_rows, num_devices
+from ser_jax.models.outputs import Encoder, EncoderOutput, Pictures, RowEncoder
+from ser_jax.models.placement import by_device, by_rows, everywhere, num_devices
 from ser_jax.views.view import View, ViewSpec, split_rows
 
 
@@ -51,28 +53,64 @@ def encode(
             apart = "" if spec.statistics_group or joint else spec.name
             key = (*key, spec.statistics_group, apart)
         calls.setdefault(key, []).append(spec.name)
+    batches = [
+        _pictures([views[name] for name in members]) for members in calls.values()
+    ]
+    if encoder.has_batch_norm:
+        outputs = []
+        for batch, members in zip(batches, calls.values(), strict=True):
+            out, updated = encoder.apply(
+                {"params": params, "batch_stats": batch_stats},
+                batch.images,
+                batch.grid_shape,
+                num_slots=batch.num_slots,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            outputs.append(out)
+            if members[0] in running:
+                batch_stats = updated.get("batch_stats", {})
+    else:
+        outputs = _by_device(cast(RowEncoder, encoder), params, batches, drop_path_rng)
     features: dict[str, EncoderOutput] = {}
-    for i, ((_, group, *_), members) in enumerate(calls.items()):
-        num = len(members)
-        elements = [element for n in members if (element := views[n].element)]
-        shapes = [element.grid_shape for element in elements]
-        rngs = {}
-        if drop_path_rng is not None:
-            rngs["drop_path"] = jax.random.fold_in(drop_path_rng, i)
-        out, updated = encoder.apply(
-            {"params": params, "batch_stats": batch_stats},
-            _together([views[name] for name in members]),
-            _padded(interleave(shapes)) if shapes else None,
-            num_slots=group.num_slots if group else None,
-            train=True,
-            rngs=rngs,
-            mutable=["batch_stats"],
-        )
-        if members[0] in running:
-            batch_stats = updated.get("batch_stats", {})
+    for out, members in zip(outputs, calls.values(), strict=True):
         for j, name in enumerate(members):
-            features[name] = _rows_of(views[name], out, j, num)
+            features[name] = _rows_of(views[name], out, j, len(members))
     return features, batch_stats
+
+
+def _by_device(
+    encoder: RowEncoder,
+    params: Any,
+    batches: Sequence[Pictures],
+    drop_path_rng: jax.Array | None,
+) -> list[EncoderOutput]:
+    """All sizes in one pass, each device its own rows: the gradient is reduced once."""
+    keep = None
+    if drop_path_rng is not None:
+        draws = [
+            encoder.drop_path_factors(
+                jax.random.fold_in(drop_path_rng, i), batch.images.shape[0]
+            )
+            for i, batch in enumerate(batches)
+        ]
+        keep = None if draws[0] is None else draws
+
+    def own(params: Any, rows: Any) -> list[EncoderOutput]:
+        return encoder.apply({"params": params}, *rows, method="together")
+
+    return by_device(own, params, (batches, keep))
+
+
+def _pictures(views: Sequence[View]) -> Pictures:
+    """Some views as one batch."""
+    elements = [view.element for view in views if view.element]
+    group = views[0].group
+    images = _together(views)
+    if group is None:
+        return Pictures(images)
+    shapes = _padded(interleave([element.grid_shape for element in elements]))
+    return Pictures(images, shapes, group.num_slots)
 
 
 def _together(views: Sequence[View]) -> jax.Array:
@@ -97,13 +135,46 @@ def _padded(x: jax.Array) -> jax.Array:
 
 
 def _rows_of(view: View, out: EncoderOutput, first: int, stride: int) -> EncoderOutput:
-    """A view's features among those that were encoded together."""
+    """A view's features among those that were encoded together.
 
-    def cut(x: jax.Array) -> jax.Array:
-        x = x[: view.num_images * stride][first::stride]
-        return split_rows(x, view.replaced)[0] if view.replaced else x
+    Where rows are spread they stay where they are, but for the class tokens.
+    """
+    if view.spread:
+        return dataclasses.replace(out, cls=everywhere(out.cls)[view.rows])
+    return jax.tree.map(lambda x: x[first::stride], out)
 
-    return jax.tree.map(cut, out)
+
+def class_tokens(
+    features: Mapping[str, EncoderOutput],
+    views: Mapping[str, View],
+    names: Sequence[str],
+) -> jax.Array:
+    """Class tokens of a view and of those that extend it.
+
+    Args:
+        features: View name -> features, as `encode` gives them.
+        views: View name -> view.
+        names: A view's name and those that extend it: its whole batch; or either alone.
+
+    Returns:
+        `[b, d]`, float32. The order of the images is one for all views, but may depend
+        on the number of devices.
+    """
+    cls = [features[name].cls for name in names]
+    count = views[names[0]].replaced
+    if not count:
+        return jnp.concatenate(cls)
+    whole, *extending = cls
+    if not extending:
+        return split_rows(whole, count)[0]
+    # b2's rows are put where they belong: those of b1 need not move.
+    (b2,) = extending
+    rows = split_rows(np.arange(whole.shape[0]), count)[1]
+    place = np.zeros(whole.shape[0], np.int32)
+    place[rows] = np.arange(count)
+    is_b2 = np.zeros((whole.shape[0], 1), bool)
+    is_b2[rows] = True
+    return jnp.where(is_b2, by_rows(b2[place]), whole)
 
 
 def interleave(views: Sequence[jax.Array]) -> jax.Array:

@@ -1,7 +1,7 @@
 """An encoder, an objective and a regularizer, as one pure loss."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ser_jax.data.crops import Batch
-from ser_jax.methods.encode import encode, interleave
+from ser_jax.methods.encode import class_tokens, encode, interleave
 from ser_jax.methods.metric import Metrics
 from ser_jax.methods.objectives.base import Objective, mean_std
 from ser_jax.methods.regularizers.base import Regularizer
@@ -170,7 +170,7 @@ class Learner:
 
         with jax.named_scope("objective"):
             terms = [
-                self._invariance(part, params, variables, student, target, step)
+                self._invariance(part, params, variables, views, student, target, step)
                 for part in self._parts_of_the_batch
             ]
         whole = terms[0]  # or b1: what b2 gives beside its loss is left out
@@ -196,7 +196,8 @@ class Learner:
                 stats["regularizer"] = updated.get("batch_stats", {})
             loss_equiv, equiv_metrics = self.regularizer.loss(outputs, views)
         # Of the features themselves: heads that end in BatchNorm hide a collapse.
-        cls_std = mean_std(student[self.objective.views[0].name].cls)
+        names = self._names(self.objective.views[0].name, slice(None))
+        cls_std = mean_std(class_tokens(student, views, names))
         aux = LossAux(
             loss_inv=loss_inv,
             loss_equiv=loss_equiv,
@@ -269,6 +270,7 @@ class Learner:
         part: slice,
         params: PyTree,
         variables: Variables,
+        views: Mapping[str, View],
         student: Mapping[str, EncoderOutput],
         target: Mapping[str, EncoderOutput],
         step: jax.Array,
@@ -279,8 +281,10 @@ class Learner:
             "student",
             params["objective"],
             old["student"]["objective"],
-            {s.name: self._names(s.name, part) for s in self.objective.views},
-            student,
+            {
+                s.name: class_tokens(student, views, self._names(s.name, part))
+                for s in self.objective.views
+            },
         )
         keys: dict[str, Any] = {}
         target_stats = None
@@ -289,8 +293,10 @@ class Learner:
                 "target",
                 variables.target_params["objective"],
                 old["target"]["objective"],
-                {v: self._names(v, part) for v in self.objective.target.views},
-                target,
+                {
+                    v: class_tokens(target, views, self._names(v, part))
+                    for v in self.objective.target.views
+                },
             )
         # The target takes no gradient: it is not what we differentiate. Said again.
         loss, metrics, state = self.objective.loss(
@@ -306,21 +312,16 @@ class Learner:
         method: str,
         params: PyTree,
         stats: PyTree,
-        names: Mapping[str, Sequence[str]],
-        features: Mapping[str, EncoderOutput],
+        cls: Mapping[str, jax.Array],
     ) -> tuple[dict[str, Any], PyTree]:
         """The objective's heads on the class tokens of each view.
 
-        BatchNorm sees a view's whole batch, all parts that `names` gives of it, and no
-        other view's, as in MoCo v3, BYOL and Barlow Twins; or those of all views
-        together, as in SimCLR, if the objective says so.
+        BatchNorm sees all that are given of a view, and no other view's, as in MoCo v3,
+        BYOL and Barlow Twins; or those of all views together, as in SimCLR, if the
+        objective says so.
         """
         heads = self.objective.make_heads()
-        cls = {
-            name: jnp.concatenate([features[part].cls for part in parts])
-            for name, parts in names.items()
-        }
-        calls = [[*names]] if self.objective.joint_batch_norm else [[n] for n in names]
+        calls = [[*cls]] if self.objective.joint_batch_norm else [[n] for n in cls]
         outputs = {}
         for views in calls:
             out, updated = heads.apply(

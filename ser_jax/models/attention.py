@@ -11,7 +11,8 @@ from ser_jax.models.placement import on_own_rows
 
 IMPLEMENTATIONS = ("auto", "xla", "fused", "cudnn")
 _MASKED = -1e30  # a finite logit, so that a row without any token gives no NaN
-_LANES, _SUBLANES = 128, 8  # a TPU's vector register
+_LANES = 128  # of a TPU's vector register
+ALIGNED = 8  # tokens: its rows, which images of such sizes do not share
 
 
 def attend(
@@ -37,7 +38,8 @@ def attend(
     if implementation == "fused":
         if lengths is None:
             lengths = jnp.full(packed.shape[0], packed.shape[1], jnp.int32)
-        return _fused(num_heads, packed, lengths)
+        one_size = functools.partial(_one_size, num_heads)
+        return on_own_rows(one_size, packed, lengths)
     if implementation == "cudnn":
         return _cudnn(packed, num_heads, lengths)
     return _xla(packed, num_heads, lengths)
@@ -73,76 +75,122 @@ def _cudnn(packed, num_heads, lengths):
     return out[:, :n].reshape(b, n, d)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _fused(num_heads, packed, lengths):
-    width = packed.shape[2] // 3
-    return _call(_forward_kernel, num_heads, 2, width, lengths, packed)
+def _one_size(num_heads, packed, lengths):
+    b, n, _ = packed.shape
+    packed = jnp.pad(packed, [(0, 0), (0, -n % ALIGNED), (0, 0)])
+    sizes = (packed.shape[:2],)
+    flat = packed.reshape(-1, packed.shape[2])
+    return fused(num_heads, sizes, flat, (lengths,)).reshape(*sizes[0], -1)[:, :n]
 
 
-def _fused_forward(num_heads, packed, lengths):
-    return _fused(num_heads, packed, lengths), (packed, lengths)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def fused(
+    num_heads: int,
+    sizes: tuple[tuple[int, int], ...],
+    packed: jax.Array,
+    lengths: tuple[jax.Array, ...],
+) -> jax.Array:
+    """`attend` in one kernel, on images of several sizes, each on its device's own.
+
+    Args:
+        num_heads: Heads; a divisor of d.
+        sizes: (images b, tokens n of each) of every part; n a multiple of `ALIGNED`.
+        packed: q, then k, then v of all parts' tokens, `[t, 3 * d]`, t at least the sum
+            of b * n.
+        lengths: How many tokens of an image are attended to, its first, `[b]`, int32,
+            of each part.
+
+    Returns:
+        `[t, d]`, zero after the last part.
+    """
+    width = packed.shape[1] // 3
+    return _call(_forward_kernel, num_heads, 2, width, sizes, lengths, packed)
 
 
-def _fused_backward(num_heads, residuals, g):
+def _fused_forward(num_heads, sizes, packed, lengths):
+    return fused(num_heads, sizes, packed, lengths), (packed, lengths)
+
+
+def _fused_backward(num_heads, sizes, residuals, g):
     packed, lengths = residuals
-    grad = _call(_backward_kernel, num_heads, 5, packed.shape[2], lengths, packed, g)
+    width = packed.shape[1]
+    grad = _call(_backward_kernel, num_heads, 5, width, sizes, lengths, packed, g)
     return grad, None
 
 
-_fused.defvjp(_fused_forward, _fused_backward)
+fused.defvjp(_fused_forward, _fused_backward)
 
 
-def _call(kernel, num_heads, num_products, out_width, lengths, *arrays):
-    """A kernel on every image, on the device that has it; interpreted if no TPU."""
-    n, dtype = arrays[0].shape[1], arrays[0].dtype
-
-    def on_device(interpret, lengths, *arrays):
-        b = arrays[0].shape[0]
-
-        def block(width):
-            return pl.BlockSpec((1, n, width), lambda i, _: (i, 0, 0))
-
-        widths = [x.shape[2] for x in arrays]
-        head_dim = arrays[0].shape[2] // 3 // num_heads
-        tokens = pl.cdiv(n, _LANES) * _LANES
-        per_head = tokens * tokens * pl.cdiv(head_dim, _LANES) * _LANES
-        return pl.pallas_call(
-            functools.partial(kernel, num_heads),
-            grid_spec=pltpu.PrefetchScalarGridSpec(
-                num_scalar_prefetch=1,
-                grid=(b,),
-                in_specs=[block(width) for width in widths],
-                out_specs=block(out_width),
-            ),
-            out_shape=jax.ShapeDtypeStruct((b, n, out_width), dtype),
-            cost_estimate=pl.CostEstimate(
-                flops=2 * b * num_heads * num_products * per_head,
-                transcendentals=b * num_heads * tokens**2,
-                bytes_accessed=b * n * (sum(widths) + out_width) * dtype.itemsize,
-            ),
-            interpret=interpret,
-        )(lengths, *arrays)
-
-    def anywhere(*arrays):
-        return jax.lax.platform_dependent(
-            *arrays,
+def _call(kernel, num_heads, num_products, out_width, sizes, lengths, *arrays):
+    """A kernel on every image of every part; interpreted where there is no TPU."""
+    first, total = 0, arrays[0].shape[0]
+    out = jnp.zeros((0, out_width))
+    for (b, n), length in zip(sizes, lengths, strict=True):
+        end = first + b * n
+        # The first part's result has room for the others', which are written into it.
+        num_rows = b * n if first else total
+        skipped, rest = divmod(first, n)
+        inputs = arrays
+        if rest:  # images are read where they lie, if that is a multiple of n
+            skipped, inputs = 0, tuple(x[first:end] for x in arrays)
+        shape = (num_rows, out_width)
+        on_device = functools.partial(
+            _call_part, kernel, num_heads, num_products, shape, n, skipped
+        )
+        part = jax.lax.platform_dependent(
+            length,
+            *inputs,
             tpu=functools.partial(on_device, False),
             default=functools.partial(on_device, True),
         )
+        out = jax.lax.dynamic_update_slice(out, part, (first, 0)) if first else part
+        first = end
+    if first < total:
+        tail = jnp.zeros((total - first, out_width), out.dtype)
+        out = jax.lax.dynamic_update_slice(out, tail, (first, 0))
+    return out
 
-    return on_own_rows(anywhere, lengths, *arrays)
+
+def _call_part(
+    kernel, num_heads, num_products, out_shape, n, skipped, interpret, lengths, *arrays
+):
+    """On the images of n tokens that come after so many of that size."""
+    b, dtype = lengths.shape[0], arrays[0].dtype
+    widths = [x.shape[1] for x in arrays]
+    head_dim = widths[0] // 3 // num_heads
+    tokens = pl.cdiv(n, _LANES) * _LANES
+    per_head = tokens * tokens * pl.cdiv(head_dim, _LANES) * _LANES
+    return pl.pallas_call(
+        functools.partial(kernel, num_heads),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=1,
+            grid=(b,),
+            in_specs=[
+                pl.BlockSpec((n, width), lambda i, _: (i + skipped, 0))
+                for width in widths
+            ],
+            out_specs=pl.BlockSpec((n, out_shape[1]), lambda i, _: (i, 0)),
+        ),
+        out_shape=jax.ShapeDtypeStruct(out_shape, dtype),
+        cost_estimate=pl.CostEstimate(
+            flops=2 * b * num_heads * num_products * per_head,
+            transcendentals=b * num_heads * tokens**2,
+            bytes_accessed=b * n * (sum(widths) + out_shape[1]) * dtype.itemsize,
+        ),
+        interpret=interpret,
+    )(lengths, *arrays)
 
 
 def _heads(num_heads, packed):
     """q, k, v `[n, head_dim]` of each head, and where they stand in `packed`."""
-    width = packed.shape[2] // 3
+    width = packed.shape[1] // 3
     size = width // num_heads
     for head in range(num_heads):
         at = [
             slice(part * width + head * size, part * width + (head + 1) * size)
             for part in range(3)
         ]
-        yield at, [packed[0, :, columns] for columns in at]
+        yield at, [packed[:, columns] for columns in at]
 
 
 def _weights(q, k, length):
@@ -165,7 +213,7 @@ def _forward_kernel(num_heads, lengths, packed, out):
     for (columns, *_), (q, k, v) in _heads(num_heads, packed):
         weights, total = _weights(q, k, length)
         mixed = _product(weights.astype(v.dtype), v, 1, 0) / total
-        out[0, :, columns] = mixed.astype(out.dtype)
+        out[:, columns] = mixed.astype(out.dtype)
 
 
 def _backward_kernel(num_heads, lengths, packed, g, grad):
@@ -173,7 +221,7 @@ def _backward_kernel(num_heads, lengths, packed, g, grad):
     for columns, (q, k, v) in _heads(num_heads, packed):
         weights, total = _weights(q, k, length)
         weights = weights / total
-        g_out = g[0, :, columns[0]]
+        g_out = g[:, columns[0]]
         g_weights = _product(g_out, v, 1, 1)
         mean = jnp.sum(g_weights * weights, axis=1, keepdims=True)
         g_logits = weights * (g_weights - mean) * q.shape[1] ** -0.5
@@ -184,4 +232,4 @@ def _backward_kernel(num_heads, lengths, packed, g, grad):
             _product(weights.astype(q.dtype), g_out, 0, 0),
         )
         for at, part in zip(columns, parts, strict=True):
-            grad[0, :, at] = part.astype(grad.dtype)
+            grad[:, at] = part.astype(grad.dtype)

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
-from ser_jax.models.attention import attend
+from ser_jax.models.attention import attend, fused
 from ser_jax.models.initial import uniform_bias, uniform_kernel
+from ser_jax.models.packing import Packed
 
 # What a backward pass may keep of a block, by name.
 QKV, MIXED, HIDDEN = "qkv", "attention", "hidden"
@@ -34,7 +35,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns `[b, n, d]` from tokens `[b, n, d]`."""
+        """Returns `[..., d]` from tokens `[..., d]`."""
 
         def dense(features: int, name: str) -> nn.Dense:
             return nn.Dense(
@@ -63,14 +64,17 @@ class Attention(nn.Module):
     implementation: str = "xla"
 
     @nn.compact
-    def __call__(self, x: jax.Array, lengths: jax.Array | None) -> jax.Array:
-        """Returns `[b, n, d]`; an image's first `lengths` `[b]` are attended to."""
+    def __call__(self, x: jax.Array, lengths: jax.Array | Packed | None) -> jax.Array:
+        """Returns the shape of `x`; arguments as of `Block`."""
         d = x.shape[-1]
         packed = nn.Dense(
             3 * d, dtype=self.dtype, kernel_init=self.qkv_init, name="qkv"
         )(x)
         packed = checkpoint_name(packed, QKV)
-        x = attend(packed, self.num_heads, lengths, self.implementation)
+        if isinstance(lengths, Packed):
+            x = fused(self.num_heads, lengths.places, packed, lengths.attended)
+        else:
+            x = attend(packed, self.num_heads, lengths, self.implementation)
         x = checkpoint_name(x, MIXED)
         return nn.Dense(d, name="proj", dtype=self.dtype, kernel_init=self.kernel_init)(
             x
@@ -113,19 +117,21 @@ class Block(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        lengths: jax.Array | None = None,
+        lengths: jax.Array | Packed | None = None,
         keep: jax.Array | None = None,
     ) -> jax.Array:
         """One block.
 
         Args:
-            x: Tokens, `[b, n, d]`.
-            lengths: How many tokens an image has, its first, `[b]`; None for all n.
-            keep: Factor on each image's two residual branches, `[b, 2]`, float32
-                (stochastic depth: 0 or 1 / keep probability); None for 1.
+            x: Tokens, `[b, n, d]`; or `[t, d]`, of images of several sizes.
+            lengths: How many tokens an image has, its first, `[b]`; None for all n. For
+                `[t, d]` where each image's are.
+            keep: Factor on the two residual branches of each image `[b, 1, 2]` or token
+                `[t, 2]`, float32 (stochastic depth: 0 or 1 / keep probability); None
+                for 1.
 
         Returns:
-            Tokens, `[b, n, d]`.
+            Tokens, the shape of `x`.
         """
         attention = Attention(
             self.num_heads,
@@ -211,4 +217,4 @@ def _xavier_uniform_qkv(rng: jax.Array, shape: tuple[int, ...], dtype: DTypeLike
 def _scaled(branch: jax.Array, keep: jax.Array | None, index: int) -> jax.Array:
     if keep is None:
         return branch
-    return branch * keep[:, index, None, None].astype(branch.dtype)
+    return branch * keep[..., index, None].astype(branch.dtype)

@@ -1,9 +1,12 @@
 """What an encoder is, what it returns, and what its parameters are called."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import flax.struct
 import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 # Names of parameters that others than their modules speak of.
 PATCH_EMBED = "patch_embed"
@@ -32,12 +35,14 @@ class TokenGrid:
         valid: Which slots are filled, `[b, n]`, bool.
         scale: Cells of the grid along a side of a patch: 1 in a ViT, more in the early
             stages of a ResNet (static).
+        dtype: Compute dtype of the encoder that they came of (static).
     """
 
     tokens: jax.Array
     grid_shape: jax.Array
     valid: jax.Array
     scale: int = flax.struct.field(pytree_node=False, default=1)
+    dtype: DTypeLike = flax.struct.field(pytree_node=False, default=jnp.float32)
 
 
 @flax.struct.dataclass
@@ -59,6 +64,21 @@ class EncoderOutput:
     valid: jax.Array
     grids: dict[int, TokenGrid]
     cls_at: dict[int, jax.Array]
+
+
+@flax.struct.dataclass
+class Pictures:
+    """Images of one size, as an encoder takes them.
+
+    Attributes:
+        images: As of `Encoder`.
+        grid_shape: As of `Encoder`.
+        num_slots: As of `Encoder` (static).
+    """
+
+    images: jax.Array
+    grid_shape: jax.Array | None = None
+    num_slots: int | None = flax.struct.field(pytree_node=False, default=None)
 
 
 class Encoder(Protocol):
@@ -147,4 +167,35 @@ class Encoder(Protocol):
 
     def clone(self, **updates: Any) -> Any:
         """The same with other attributes, as of any linen module."""
+        ...
+
+
+class RowEncoder(Encoder, Protocol):
+    """One without BatchNorm: what it gives for an image depends on that image alone."""
+
+    def together(
+        self, batches: Sequence[Pictures], keep: Sequence[jax.Array] | None = None
+    ) -> list[EncoderOutput]:
+        """Encodes images of several sizes in one pass.
+
+        Args:
+            batches: Images of each size.
+            keep: `drop_path_factors` of each; None for no stochastic depth.
+
+        Returns:
+            As a call gives, of each.
+        """
+        ...
+
+    def drop_path_factors(self, rng: jax.Array, batch: int) -> jax.Array | None:
+        """Draws stochastic depth.
+
+        Args:
+            rng: Key.
+            batch: Number of images, b.
+
+        Returns:
+            Factors on the residual branches of each image, `[b, depth, 2]`, float32: 0
+            or 1 / keep probability; None if all are kept.
+        """
         ...

@@ -6,47 +6,57 @@ one device's program: it runs on each device's own rows. Outside of a mesh
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 
+def _mesh() -> jax.sharding.AbstractMesh | None:
+    """The mesh; None outside of one, and where a device is by itself (`by_device`)."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty or mesh.manual_axes else mesh
+
+
 def num_devices() -> int:
     """Devices that a batch is spread over; 1 outside of a mesh."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else mesh.size
+    mesh = _mesh()
+    return 1 if mesh is None else mesh.size
 
 
 def by_rows(x: jax.Array) -> jax.Array:
     """The same array, its rows spread over the devices.
 
     Args:
-        x: `[b, ...]`, b a multiple of the devices.
+        x: `[b, ...]`.
 
     Returns:
-        `x`.
+        `x`; where it is if the devices do not divide b.
     """
-    return _placed(x, lambda names: PartitionSpec(names))
+    mesh = _mesh()
+    if mesh is None or x.shape[0] % mesh.size:
+        return x
+    rows = PartitionSpec(mesh.axis_names)
+    return jax.lax.with_sharding_constraint(x, rows)
 
 
+@jax.custom_vjp
 def everywhere(x: jax.Array) -> jax.Array:
     """The same array, whole on every device: gathered here and not wherever it is read.
 
     Args:
-        x: Any array.
+        x: `[b, ...]`. Its gradient goes back to the devices that have its rows.
 
     Returns:
         `x`.
     """
-    return _placed(x, lambda names: PartitionSpec())
-
-
-def _placed(x: jax.Array, spec: Callable[..., PartitionSpec]) -> jax.Array:
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if _mesh() is None:
         return x
-    return jax.lax.with_sharding_constraint(x, spec(mesh.axis_names))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec())
+
+
+everywhere.defvjp(lambda x: (everywhere(x), None), lambda _, g: (by_rows(g),))
 
 
 def on_own_rows(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
@@ -60,8 +70,8 @@ def on_own_rows(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.A
     Returns:
         Its result, `[b, ...]`.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    mesh = _mesh()
+    if mesh is None:
         return function(*arrays)
     b = arrays[0].shape[0]
     missing = -b % mesh.size
@@ -74,3 +84,28 @@ def on_own_rows(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.A
         *arrays
     )
     return result[:b]
+
+
+def by_device(function: Callable[[Any, Any], Any], weights: Any, rows: Any) -> Any:
+    """A function of weights and rows, called by each device on its own rows.
+
+    The weights' gradient is summed on each device first, and over the devices once,
+    after the function, in the weights' own dtype: the compiler by itself would reduce
+    each layer's, and each use's.
+
+    Args:
+        function: Of `weights` and of `rows`; rows of its results depend on the same
+            rows alone.
+        weights: Pytree of arrays, whole on every device.
+        rows: Pytree of arrays `[b, ...]`, b multiples of the devices.
+
+    Returns:
+        Its result, a pytree of arrays `[b, ...]`.
+    """
+    mesh = _mesh()
+    if mesh is None:
+        return function(weights, rows)
+    own = PartitionSpec(mesh.axis_names)
+    return jax.shard_map(
+        function, in_specs=(PartitionSpec(), own), out_specs=own, check_vma=False
+    )(weights, rows)

@@ -147,7 +147,8 @@ class ResNet(nn.Module):
                 tokens = x.reshape(b, slots, -1)  # [b, n, d]
             else:
                 tokens = canvas_to_slots(x, cells, slots)
-            return TokenGrid(tokens, cells, slot_cells(cells, slots)[2], scale)
+            valid = slot_cells(cells, slots)[2]
+            return TokenGrid(tokens, cells, valid, scale, self.dtype)
 
         x, now_inside = Stem(
             self.num_filters, self.small_images, self.dtype, name="stem"

@@ -1,6 +1,7 @@
 """Vision transformer whose class token joins after a chosen block."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -25,10 +26,12 @@ from ser_jax.models.outputs import (
     FINAL_NORM,
     PATCH_EMBED,
     EncoderOutput,
+    Pictures,
     TokenGrid,
     norm_cls,
     norm_grid,
 )
+from ser_jax.models.packing import Apart, Packed
 from ser_jax.models.pos_embed import resample_positions, sincos_table
 
 # Policy -> what the backward pass keeps of a block beside its input; None: everything.
@@ -154,7 +157,6 @@ class ViT(nn.Module):
             freeze_patch_embed=False, drop_path_rate=drop_path_rate, **alone
         )
 
-    @nn.compact
     def __call__(
         self,
         images: jax.Array,
@@ -178,11 +180,31 @@ class ViT(nn.Module):
         Raises:
             ValueError: If the image size is not a multiple of the patch size.
         """
-        tokens, grid_shape, valid = self._embed(images, grid_shape, num_slots)
-        b, n, _ = tokens.shape
-        padded = num_slots is not None
-        drops = train and self.drop_path_rate and self.has_rng("drop_path")
-        keep = self._drop_path_factors(b) if drops else None
+        keep = None
+        if train and self.has_rng("drop_path"):
+            keep = self.drop_path_factors(self.make_rng("drop_path"), images.shape[0])
+        batch = Pictures(images, grid_shape, num_slots)
+        return self.together([batch], None if keep is None else [keep])[0]
+
+    @nn.compact
+    def together(
+        self, batches: Sequence[Pictures], keep: Sequence[jax.Array] | None = None
+    ) -> list[EncoderOutput]:
+        """Encodes images of several sizes in one pass through the blocks.
+
+        Args:
+            batches: Images of each size.
+            keep: As of `RowEncoder`.
+
+        Returns:
+            Class token, tokens and the grids asked for, of each.
+
+        Raises:
+            ValueError: If an image size is not a multiple of the patch size.
+        """
+        embed = self._embedding()
+        embedded = [embed(batch) for batch in batches]
+        tokens, shapes, valid = (list(x) for x in zip(*embedded, strict=True))
         cls_init = nn.initializers.normal(0.02 if self.init_scheme == "dino" else 1e-6)
         cls_token = self.param("cls_token", cls_init, (1, 1, self.width))
         if self.cls_insert == 0 and self.pos_embed == "learned":
@@ -192,38 +214,72 @@ class ViT(nn.Module):
                 (1, 1, self.width),
             )
 
-        grids: dict[int, TokenGrid] = {}
-        cls_at: dict[int, jax.Array] = {}
-        x, has_cls = tokens, False
-        start = 0
-        layers = (*self.grid_layers, *self.cls_layers)
-        stops = sorted({self.cls_insert, *layers, self.depth})
-        segments = self._segments(stops)
-        for stop, params in zip(stops, segments, strict=True):
-            lengths = jnp.sum(valid, axis=1) + has_cls if padded else None
-            part = None if keep is None else keep[start:stop]
-            x = self._run(params, x, lengths, part)
+        counts = tuple(
+            None if batch.num_slots is None else jnp.sum(there, axis=1)
+            for batch, there in zip(batches, valid, strict=True)
+        )
+        lie: Apart | Packed = Apart(counts)
+        if self.attention == "fused":
+            lie = Packed(counts, tuple(x.shape[:2] for x in tokens))
+        grids: list[dict[int, TokenGrid]] = [{} for _ in batches]
+        cls_at: list[dict[int, jax.Array]] = [{} for _ in batches]
+
+        final = layer_norm(FINAL_NORM)
+        xs, start = lie.join(tokens), 0
+        stops = sorted(
+            {self.cls_insert, *self.grid_layers, *self.cls_layers, self.depth}
+        )
+        for stop, params in zip(stops, self._segments(stops), strict=True):
+            kept = None
+            if keep is not None:
+                kept = [jnp.moveaxis(x[:, start:stop], 1, 0) for x in keep]
+            xs = self._run(params, xs, lie, kept)
             start = stop
             if stop == self.cls_insert:
-                cls = jnp.broadcast_to(cls_token, (b, 1, self.width)).astype(x.dtype)
-                x, has_cls = jnp.concatenate([cls, x], axis=1), True
-            if stop in self.grid_layers and stop < self.depth:
-                normed = layer_norm(norm_grid(stop))(x[:, has_cls:])
-                grids[stop] = TokenGrid(normed, grid_shape, valid)
-            if stop in self.cls_layers and stop < self.depth:
-                cls_at[stop] = layer_norm(norm_cls(stop))(x[:, 0])
+                xs, lie = lie.with_cls(xs, cls_token)
+            # After the last layer (an ablation's) both are the final norm's.
+            if stop in self.grid_layers:
+                norm = final if stop == self.depth else layer_norm(norm_grid(stop))
+                for of, x, shape, there in zip(
+                    grids, lie.tokens(xs), shapes, valid, strict=True
+                ):
+                    of[stop] = TokenGrid(norm(x), shape, there, dtype=self.dtype)
+            if stop in self.cls_layers:
+                norm = final if stop == self.depth else layer_norm(norm_cls(stop))
+                for at, x in zip(cls_at, lie.cls(xs), strict=True):
+                    at[stop] = norm(x)
+        return [
+            EncoderOutput(final(cls), final(x), *rest)
+            for cls, x, *rest in zip(
+                lie.cls(xs), lie.tokens(xs), valid, grids, cls_at, strict=True
+            )
+        ]
 
-        x = layer_norm(FINAL_NORM)(x)  # [b, 1 + n, d], float32
-        cls, tokens = x[:, 0], x[:, 1:]
-        if self.depth in self.grid_layers:  # the ablation's layer 12: the final norm's
-            grids[self.depth] = TokenGrid(tokens, grid_shape, valid)
-        if self.depth in self.cls_layers:
-            cls_at[self.depth] = cls
-        return EncoderOutput(cls, tokens, valid, grids, cls_at)
-
-    def _embed(self, images, grid_shape, num_slots):
-        """Patch tokens with positions `[b, n, d]`, their grid shape and validity."""
+    def _embedding(self):
+        """Pictures -> tokens with positions `[b, n, d]`, grid shape, validity."""
         p = self.patch_size
+        side = self.image_size // p
+        if self.pos_embed == "sincos":
+            table = jnp.asarray(sincos_table(side, self.width))
+        else:
+            table = self.param(
+                "pos_embed",
+                nn.initializers.normal(0.02),
+                (side**2, self.width),
+            )
+        kernel_init, bias_init = patch_initializers(self.init_scheme, p, self.width)
+        dense = nn.Dense(
+            self.width,
+            dtype=self.dtype,
+            kernel_init=kernel_init,
+            bias_init=bias_init,
+            name=PATCH_EMBED,
+        )
+        return functools.partial(self._embed, table, dense)
+
+    def _embed(self, table, dense, batch):
+        images, grid_shape, num_slots = batch.images, batch.grid_shape, batch.num_slots
+        p, side = self.patch_size, self.image_size // self.patch_size
         b, h, w, c = images.shape
         if h % p or w % p:
             raise ValueError(
@@ -239,15 +295,6 @@ class ViT(nn.Module):
         else:
             patches = canvas_to_slots(patches, grid_shape, num_slots)
 
-        side = self.image_size // p
-        if self.pos_embed == "sincos":
-            table = jnp.asarray(sincos_table(side, self.width))
-        else:
-            table = self.param(
-                "pos_embed",
-                nn.initializers.normal(0.02),
-                (side**2, self.width),
-            )
         if grid_shape is None and rows == cols == side:
             pos = table[None]  # [1, n, d]
         else:
@@ -255,14 +302,6 @@ class ViT(nn.Module):
             canvas = resample_positions(table, shape, max(rows, cols))
             pos = canvas_to_slots(canvas, shape, num_slots)  # [1 or b, n, d]
 
-        kernel_init, bias_init = patch_initializers(self.init_scheme, p, self.width)
-        dense = nn.Dense(
-            self.width,
-            dtype=self.dtype,
-            kernel_init=kernel_init,
-            bias_init=bias_init,
-            name=PATCH_EMBED,
-        )
         tokens = dense(patches)
         if self.freeze_patch_embed:  # nothing before it learns, so this is enough
             tokens = jax.lax.stop_gradient(tokens)
@@ -301,16 +340,22 @@ class ViT(nn.Module):
         parts = zip(*(jax.lax.split(leaf, sizes) for leaf in leaves), strict=True)
         return [jax.tree.unflatten(tree, part) for part in parts]
 
-    def _run(self, params, x, lengths, keep):
-        """Runs one segment of blocks."""
+    def _run(self, params, xs, lie, keep):
+        """Runs one segment of blocks on all sizes."""
         depth = jax.tree.leaves(params)[0].shape[0]
         if depth == 0:
-            return x
+            return xs
         block, looped = self._block(), self.scan and depth > 1
 
-        def body(x, layer):
+        def body(xs, layer):
             layer_params, layer_keep = layer
-            return _apply_block(block, layer_params, x, lengths, layer_keep), None
+            factors = (
+                [None] * len(xs) if layer_keep is None else lie.factors(layer_keep)
+            )
+            return tuple(
+                _apply_block(block, layer_params, *of_one)
+                for of_one in zip(xs, lie.lengths, factors, strict=True)
+            ), None
 
         policy = self.remat
         if isinstance(policy, bool):
@@ -319,19 +364,21 @@ class ViT(nn.Module):
             names = jax.checkpoint_policies.save_only_these_names(*kept)
             body = jax.checkpoint(body, prevent_cse=not looped, policy=names)
         if looped:
-            return jax.lax.scan(body, x, (params, keep))[0]
+            return jax.lax.scan(body, xs, (params, keep))[0]
         leaves, tree = jax.tree.flatten((params, keep))
         layers = (jax.lax.split(leaf, [1] * depth) for leaf in leaves)
         for parts in zip(*layers, strict=True):
-            x, _ = body(x, jax.tree.unflatten(tree, [part[0] for part in parts]))
-        return x
+            xs, _ = body(xs, jax.tree.unflatten(tree, [part[0] for part in parts]))
+        return xs
 
-    def _drop_path_factors(self, batch: int) -> jax.Array:
-        """Factors on residual branches, `[depth, b, 2]`: 0 or 1 / keep probability."""
+    @nn.nowrap
+    def drop_path_factors(self, rng: jax.Array, batch: int) -> jax.Array | None:
+        """As of `RowEncoder`."""
+        if not self.drop_path_rate:
+            return None
         rates = jnp.linspace(0.0, self.drop_path_rate, self.depth)[None, :, None]
         shape = (batch, self.depth, 2)  # rows first: more of them change no other's
-        kept = jax.random.bernoulli(self.make_rng("drop_path"), 1 - rates, shape)
-        return jnp.moveaxis(kept / (1 - rates), 0, 1)
+        return jax.random.bernoulli(rng, 1 - rates, shape) / (1 - rates)
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)

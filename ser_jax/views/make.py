@@ -123,6 +123,7 @@ class ViewMaker:
                 group,
                 active,
                 spread=rows.spread,
+                number=rows.number,
             )
         return views
 

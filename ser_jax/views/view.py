@@ -103,11 +103,12 @@ class View:
         group: The group they were drawn from (static: it sizes slots and canvases).
         active: Which rows of a geometric view take part in the term, `[b]`, bool.
         replaced: Size of b2, whose rows this view covers too but others stand in for:
-            they are encoded with it and then left out (static).
+            they are encoded with it and then not read (static).
         spread: If not 0, the number V of views that are encoded together, of which this
-            is number j: row V i + j of its `images` is the view of image i, and what
+            is one: row V i + `number` of its `images` is the view of image i, and what
             the other rows hold is not meant. V such arrays become one without moving a
             row. All other fields hold a row an image (static).
+        number: See `spread` (static).
     """
 
     images: jax.Array
@@ -118,6 +119,7 @@ class View:
     active: jax.Array | None = None
     replaced: int = flax.struct.field(pytree_node=False, default=0)
     spread: int = flax.struct.field(pytree_node=False, default=0)
+    number: int = flax.struct.field(pytree_node=False, default=0)
 
     @property
     def num_images(self) -> int:
@@ -125,6 +127,11 @@ class View:
         if self.spread and self.active is not None:
             return self.active.shape[0]
         return self.images.shape[0]
+
+    @property
+    def rows(self) -> slice:
+        """Its own rows among those that are encoded together."""
+        return slice(self.number, self.num_images * self.spread, self.spread)
 
 
 def equiv_count(batch_size: int, share: float) -> int:

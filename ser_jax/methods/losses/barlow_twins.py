@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from ser_jax.models.placement import by_rows, everywhere
+
 
 def cross_correlation(z_a: jax.Array, z_b: jax.Array, eps: float = 1e-5) -> jax.Array:
     """Correlation over the batch of each dimension of one view with each of the other.
@@ -33,10 +35,11 @@ def cross_correlation(z_a: jax.Array, z_b: jax.Array, eps: float = 1e-5) -> jax.
         mean = z.mean(axis=0, keepdims=True)
         return (z - mean) * jax.lax.rsqrt(z.var(axis=0, keepdims=True) + eps)
 
+    # Each device computes rows of the matrix, from all images: the matrix is much more
+    # than the embeddings, and would else be summed over the devices.
+    a, b = everywhere(standardize(z_a)), everywhere(standardize(z_b))
     # fp32: small off-diagonal entries are what the loss is about
-    product = jnp.einsum(
-        "bi,bj->ij", standardize(z_a), standardize(z_b), precision="highest"
-    )
+    product = by_rows(jnp.einsum("bi,bj->ij", a, b, precision="highest"))
     return product / z_a.shape[0]
 
 

@@ -20,7 +20,7 @@ def _chunked(x: jax.Array, block_tokens: int) -> jax.Array:
     """
     rows, *rest = x.shape
     devices = num_devices()
-    num_chunks = -(-rows // block_tokens)
+    num_chunks = -(-rows // (block_tokens * devices))
     t = -(-rows // (num_chunks * devices))
     x = jnp.pad(x, [(0, t * num_chunks * devices - rows)] + [(0, 0)] * len(rest))
     x = by_rows(x.reshape(devices, num_chunks, t, *rest))
@@ -34,12 +34,13 @@ def _unchunked(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return rows.reshape(*shape, *rest)
 
 
-def _chunks(block_tokens: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+def _chunks(
+    block_tokens: int, images: jax.Array, *arrays: jax.Array
+) -> tuple[jax.Array, ...]:
     """The image that each query is of, and arrays `[b, n, ...]`, in chunks."""
     b, n = arrays[0].shape[:2]
-    image = jnp.repeat(jnp.arange(b), n)
     flat = [x.reshape(b * n, *x.shape[2:]) for x in arrays]
-    return tuple(_chunked(x, block_tokens) for x in (image, *flat))
+    return tuple(_chunked(x, block_tokens) for x in (jnp.repeat(images, n), *flat))
 
 
 def _block_logits(
@@ -53,7 +54,7 @@ def _block_logits(
     return jnp.where(mask, logits, _EMPTY)
 
 
-def _forward(block_tokens, queries, keys, valid, with_mean_key):
+def _forward(block_tokens, images, queries, keys, valid, with_mean_key):
     """Log-sum-exp per query and, on request, the softmax-weighted mean key."""
 
     def one_chunk(chunk):
@@ -71,19 +72,20 @@ def _forward(block_tokens, queries, keys, valid, with_mean_key):
         return lse, mean_key / jnp.maximum(total, 1e-37)[..., None]
 
     shape = queries.shape[:2]
-    lse, mean_key = jax.lax.map(one_chunk, _chunks(block_tokens, queries))
+    lse, mean_key = jax.lax.map(one_chunk, _chunks(block_tokens, images, queries))
     if mean_key is not None:
         mean_key = _unchunked(mean_key, shape)
     return _unchunked(lse, shape), mean_key
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _negatives_logsumexp(block_tokens, queries, keys, valid):
-    return _forward(block_tokens, queries, keys, valid, with_mean_key=False)[0]
+def _negatives_logsumexp(block_tokens, images, queries, keys, valid):
+    return _forward(block_tokens, images, queries, keys, valid, with_mean_key=False)[0]
 
 
 def _vjp_forward(
     block_tokens: int,
+    images: CustomVJPPrimal,
     queries: CustomVJPPrimal,
     keys: CustomVJPPrimal,
     valid: CustomVJPPrimal,
@@ -91,10 +93,9 @@ def _vjp_forward(
     # d lse / d query is the softmax-weighted mean key: found here, in the same pass, it
     # spares the backward pass its two matrix products. The keys' gradient needs a
     # second pass; where the keys are constants (an EMA target) it is not even built.
-    lse, mean_key = _forward(
-        block_tokens, queries.value, keys.value, valid.value, queries.perturbed
-    )
-    for_keys = (queries.value, keys.value, valid.value) if keys.perturbed else None
+    values = (images.value, queries.value, keys.value, valid.value)
+    lse, mean_key = _forward(block_tokens, *values, queries.perturbed)
+    for_keys = values if keys.perturbed else None
     return lse, (lse, mean_key, for_keys)
 
 
@@ -102,8 +103,8 @@ def _vjp_backward(block_tokens, residuals, g):
     lse, mean_key, for_keys = residuals
     grad_queries = None if mean_key is None else g[..., None] * mean_key
     if for_keys is None:
-        return grad_queries, None, None
-    queries, keys, valid = for_keys
+        return None, grad_queries, None, None
+    images, queries, keys, valid = for_keys
 
     def add_chunk(grad_keys, chunk):
         image, q, chunk_lse, chunk_g = chunk
@@ -112,9 +113,9 @@ def _vjp_backward(block_tokens, residuals, g):
         weights = jnp.where(logits > _EMPTY, weights, 0.0) * chunk_g[..., None, None]
         return grad_keys + jnp.einsum("ptam,ptd->amd", weights, q), None
 
-    chunks = _chunks(block_tokens, queries, lse, g)
+    chunks = _chunks(block_tokens, images, queries, lse, g)
     grad_keys, _ = jax.lax.scan(add_chunk, jnp.zeros_like(keys), chunks)
-    return grad_queries, grad_keys, None
+    return None, grad_queries, grad_keys, None
 
 
 _negatives_logsumexp.defvjp(_vjp_forward, _vjp_backward, symbolic_zeros=True)
@@ -146,7 +147,8 @@ def patch_ntxent(
         same_view: Target tokens of the student's own view, `[b, m, d]`: the paper's
             second set of negatives. None leaves it out, as the released code does.
         same_view_valid: Which of those slots hold tokens, `[b, m]`, bool.
-        block_tokens: Queries compared at a time; bounds memory, not the result.
+        block_tokens: Queries that a device compares at a time; bounds memory, not the
+            result.
 
     Returns:
         Loss per token, `[b, n]`, float32, zero in padding slots. The caller averages
@@ -167,10 +169,8 @@ def patch_ntxent(
         raise ValueError(f"valid must be {student.shape[:2]}, got {valid.shape}.")
     if temperature <= 0:
         raise ValueError(f"temperature must be > 0, got {temperature}.")
-    queries = l2_normalize(student) / temperature
-    keys = l2_normalize(target)
-    positive = jnp.sum(queries * keys, axis=-1)  # [b, n]
-    key_valid = valid
+    positives = l2_normalize(target)
+    keys, key_valid = positives, valid
     if same_view is not None:
         if same_view_valid is None or same_view_valid.shape != same_view.shape[:2]:
             raise ValueError(
@@ -179,9 +179,49 @@ def patch_ntxent(
             )
         keys = jnp.concatenate([keys, l2_normalize(same_view)], axis=1)
         key_valid = jnp.concatenate([valid, same_view_valid], axis=1)
-    # Every query meets all keys: they are gathered once, before the loop over queries.
-    keys, key_valid = everywhere(keys), everywhere(key_valid)
-    negatives = _negatives_logsumexp(block_tokens, queries, keys, key_valid)
+    return against_all(
+        l2_normalize(student),
+        positives,
+        valid,
+        jnp.arange(student.shape[0]),
+        # Every query meets all keys: they are gathered once, before the loop.
+        everywhere(keys),
+        everywhere(key_valid),
+        temperature=temperature,
+        block_tokens=block_tokens,
+    )
+
+
+def against_all(
+    queries: jax.Array,
+    positives: jax.Array,
+    valid: jax.Array,
+    images: jax.Array,
+    keys: jax.Array,
+    key_valid: jax.Array,
+    *,
+    temperature: float,
+    block_tokens: int = 1024,
+) -> jax.Array:
+    """The loss of `patch_ntxent` from unit vectors that are where they are needed.
+
+    Args:
+        queries: Student tokens, `[r, n, d]`, float32, rows spread over the devices.
+        positives: The target token of each, `[r, n, d]`.
+        valid: Which are tokens, `[r, n]`, bool.
+        images: The image that each row is of, `[r]`, int32.
+        keys: All target tokens of each image, `[b, m, d]`, any float dtype, on every
+            device.
+        key_valid: Which are tokens, `[b, m]`, bool.
+        temperature: As of `patch_ntxent`.
+        block_tokens: As of `patch_ntxent`.
+
+    Returns:
+        Loss per token, `[r, n]`, float32, zero where there is none.
+    """
+    queries = queries / temperature
+    positive = jnp.sum(queries * positives, axis=-1)  # [r, n]
+    negatives = _negatives_logsumexp(block_tokens, images, queries, keys, key_valid)
     # -log(e^p / (e^p + sum of negatives)), stable for any size of either
     loss = jnp.logaddexp(positive, negatives) - positive
     return jnp.where(valid, loss, 0.0)

@@ -30,10 +30,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from ser_jax.geometry.action import KERNELS, act_on_grid
-from ser_jax.geometry.group import Element, Group, relative
-from ser_jax.methods.losses.patch_ntxent import patch_ntxent
+from ser_jax.geometry.action import KERNELS
+from ser_jax.geometry.group import Group
+from ser_jax.methods.losses.patch_ntxent import against_all
 from ser_jax.methods.metric import Metric, Metrics
+from ser_jax.methods.regularizers.ser_directions import Direction, directions
 from ser_jax.methods.settings import check_settings
 from ser_jax.models.heads import TokenProjector
 from ser_jax.models.outputs import EncoderOutput, TokenGrid
@@ -301,37 +302,24 @@ class SER:
         if self.directions == "both":
             pairs += [(second, first) for first, second in pairs]
         losses = [
-            self._one_direction(student[layer], target[layer], views, *pair)
+            self._one_direction(direction)
             for layer in self.grid_layers
-            for pair in pairs
+            for direction in directions(
+                student[layer],
+                target[layer],
+                {name: views[name] for name in names},
+                pairs,
+                kernel=self.kernel,
+                same_view=self.negatives == "both",
+            )
         ]
         return factor * jnp.mean(jnp.stack(losses)), {}
 
-    def _one_direction(self, student, target, views, source, destination):
-        """Loss of the destination's student tokens against the source's, moved."""
-        queries, keys = student[destination], target[source]
-        scale = queries.scale
-        element = relative(views[destination].element, views[source].element)
-        aligned = act_on_grid(
-            keys.tokens,
-            keys.grid_shape,
-            Element(element.d4, element.grid_shape * scale),
-            max_side=views[source].group.max_side * scale,
-            kernel=self.kernel,
-        )
-        active = views[destination].active[:, None]  # [b, 1]
-        valid = queries.valid & active
-        same_view = {}
-        if self.negatives == "both":
-            same_view = {
-                "same_view": target[destination].tokens,
-                "same_view_valid": target[destination].valid & active,
-            }
-        loss = patch_ntxent(
-            queries.tokens, aligned, valid, temperature=self.temperature, **same_view
-        )
+    def _one_direction(self, direction: Direction) -> jax.Array:
+        """Mean over the tokens of a view."""
+        loss = against_all(*direction, temperature=self.temperature)
         # No row is active where the share's schedule is 0.
-        return jnp.sum(loss) / jnp.maximum(jnp.sum(valid), 1)
+        return jnp.sum(loss) / jnp.maximum(jnp.sum(direction.valid), 1)
 
 
 def _geometric(views: Mapping[str, View]) -> list[str]:
