@@ -1,6 +1,7 @@
 """From views to features, in as few calls of the encoder as their sizes allow."""
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ser_jax.models.outputs import Encoder, EncoderOutput, Pictures, RowEncoder
-from ser_jax.models.placement import by_device, by_rows, everywhere, num_devices
+from ser_jax.models.placement import by_device, by_rows, everywhere
 from ser_jax.views.view import View, ViewSpec, split_rows
 
 
@@ -53,12 +54,11 @@ def encode(
             apart = "" if spec.statistics_group or joint else spec.name
             key = (*key, spec.statistics_group, apart)
         calls.setdefault(key, []).append(spec.name)
-    batches = [
-        _pictures([views[name] for name in members]) for members in calls.values()
-    ]
+    together = [[views[name] for name in members] for members in calls.values()]
+    outputs: list[list[EncoderOutput]] = []  # of each call, of each of its views
     if encoder.has_batch_norm:
-        outputs = []
-        for batch, members in zip(batches, calls.values(), strict=True):
+        for members, names in zip(together, calls.values(), strict=True):
+            batch = jax.tree.map(lambda *x: interleave(x), *map(_pictures, members))
             out, updated = encoder.apply(
                 {"params": params, "batch_stats": batch_stats},
                 batch.images,
@@ -67,81 +67,91 @@ def encode(
                 train=True,
                 mutable=["batch_stats"],
             )
-            outputs.append(out)
-            if members[0] in running:
+            num = len(names)
+            outputs.append(_parts(out, [slice(j, None, num) for j in range(num)]))
+            if names[0] in running:
                 batch_stats = updated.get("batch_stats", {})
     else:
-        outputs = _by_device(cast(RowEncoder, encoder), params, batches, drop_path_rng)
+        own = cast(RowEncoder, encoder)
+        outputs = _by_device(own, params, together, drop_path_rng)
     features: dict[str, EncoderOutput] = {}
-    for out, members in zip(outputs, calls.values(), strict=True):
-        for j, name in enumerate(members):
-            features[name] = _rows_of(views[name], out, j, len(members))
+    for outs, names in zip(outputs, calls.values(), strict=True):
+        for name, out in zip(names, outs, strict=True):
+            view = views[name]
+            if view.spread:  # all rows stay where they are, but for the class tokens
+                out = dataclasses.replace(
+                    out, cls=everywhere(out.cls, view.rows.stop)[view.rows]
+                )
+            features[name] = out
     return features, batch_stats
 
 
 def _by_device(
     encoder: RowEncoder,
     params: Any,
-    batches: Sequence[Pictures],
+    calls: Sequence[Sequence[View]],
     drop_path_rng: jax.Array | None,
-) -> list[EncoderOutput]:
-    """All sizes in one pass, each device its own rows: the gradient is reduced once."""
-    keep = None
-    if drop_path_rng is not None:
-        draws = [
-            encoder.drop_path_factors(
-                jax.random.fold_in(drop_path_rng, i), batch.images.shape[0]
-            )
-            for i, batch in enumerate(batches)
-        ]
-        keep = None if draws[0] is None else draws
+) -> list[list[EncoderOutput]]:
+    """All views in one pass, each device its own rows: the gradient is reduced once."""
+    pictures = [
+        [_spread(views)] if views[0].spread else [_pictures(view) for view in views]
+        for views in calls
+    ]
+    keep: list[list[jax.Array]] | None = None
+    for i, of_call in enumerate(pictures):
+        if drop_path_rng is None:
+            break
+        num = len(of_call)
+        rng = jax.random.fold_in(drop_path_rng, i)
+        drawn = encoder.drop_path_factors(rng, of_call[0].images.shape[0] * num)
+        if drawn is None:
+            break
+        keep = [*(keep or []), [drawn[j::num] for j in range(num)]]
 
-    def own(params: Any, rows: Any) -> list[EncoderOutput]:
-        return encoder.apply({"params": params}, *rows, method="together")
+    def own(params: Any, rows: Any) -> list[list[EncoderOutput]]:
+        pictures, keep = rows
+        # Views one after the other, among a device's own rows: none moves.
+        batches = [jax.tree.map(lambda *x: jnp.concatenate(x), *of) for of in pictures]
+        keep = keep and [jnp.concatenate(of) for of in keep]
+        outs = encoder.apply({"params": params}, batches, keep, method="together")
+        cut = []
+        for of, out in zip(pictures, outs, strict=True):
+            ends = np.cumsum([0, *(part.images.shape[0] for part in of)])
+            cut.append(_parts(out, [slice(*at) for at in itertools.pairwise(ends)]))
+        return cut
 
-    return by_device(own, params, (batches, keep))
+    outputs = by_device(own, params, (pictures, keep))
+    return [
+        outs * len(views) if views[0].spread else outs
+        for outs, views in zip(outputs, calls, strict=True)
+    ]
 
 
-def _pictures(views: Sequence[View]) -> Pictures:
-    """Some views as one batch."""
-    elements = [view.element for view in views if view.element]
-    group = views[0].group
-    images = _together(views)
-    if group is None:
-        return Pictures(images)
-    shapes = _padded(interleave([element.grid_shape for element in elements]))
-    return Pictures(images, shapes, group.num_slots)
+def _parts(out: EncoderOutput, rows: Sequence[slice]) -> list[EncoderOutput]:
+    def part(at: slice) -> EncoderOutput:
+        return jax.tree.map(lambda x: x[at], out)
+
+    return [part(at) for at in rows]
 
 
-def _together(views: Sequence[View]) -> jax.Array:
-    """Images of some views, image by image; padded where they are spread."""
-    if not views[0].spread:
-        return interleave([view.images for view in views])
+def _pictures(view: View) -> Pictures:
+    if view.element is None or view.group is None:
+        return Pictures(view.images)
+    return Pictures(view.images, view.element.grid_shape, view.group.num_slots)
+
+
+def _spread(views: Sequence[View]) -> Pictures:
+    """Views that are rows of one array, see `View.spread`."""
     assert views[0].spread == len(views), "those that were spread come together"
-    images = views[0].images
+    first = _pictures(views[0])
+    images = first.images
     number = jnp.arange(images.shape[0])[:, None, None, None] % len(views)
     for j, view in enumerate(views[1:], start=1):
         images = jnp.where(number == j, view.images, images)
-    return images
-
-
-def _padded(x: jax.Array) -> jax.Array:
-    """The last row repeated until the devices divide the rows, which lie on them."""
-    missing = -x.shape[0] % num_devices()
-    if missing == 0:
-        return x
-    edges = [(0, missing)] + [(0, 0)] * (x.ndim - 1)
-    return by_rows(jnp.pad(x, edges, mode="edge"))
-
-
-def _rows_of(view: View, out: EncoderOutput, first: int, stride: int) -> EncoderOutput:
-    """A view's features among those that were encoded together.
-
-    Where rows are spread they stay where they are, but for the class tokens.
-    """
-    if view.spread:
-        return dataclasses.replace(out, cls=everywhere(out.cls)[view.rows])
-    return jax.tree.map(lambda x: x[first::stride], out)
+    shapes = interleave([view.element.grid_shape for view in views if view.element])
+    edges = [(0, images.shape[0] - shapes.shape[0]), (0, 0)]
+    shapes = by_rows(jnp.pad(everywhere(shapes), edges, mode="edge"))
+    return dataclasses.replace(first, images=images, grid_shape=shapes)
 
 
 def class_tokens(

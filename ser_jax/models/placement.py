@@ -5,6 +5,8 @@ one device's program: it runs on each device's own rows. Outside of a mesh
 (`jax.set_mesh`) all of this does nothing.
 """
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -41,22 +43,49 @@ def by_rows(x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, rows)
 
 
-@jax.custom_vjp
-def everywhere(x: jax.Array) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def everywhere(x: jax.Array, num_rows: int | None = None) -> jax.Array:
     """The same array, whole on every device: gathered here and not wherever it is read.
 
     Args:
         x: `[b, ...]`. Its gradient goes back to the devices that have its rows.
+        num_rows: How many rows are meant, the first; None for all. The others are
+            padding, which is not sent.
 
     Returns:
-        `x`.
+        `x`, or its first rows.
     """
-    if _mesh() is None:
-        return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec())
+    mesh = _mesh()
+    if mesh is None:
+        return x[:num_rows]
+    if num_rows is None or num_rows == x.shape[0] or x.shape[0] % mesh.size:
+        return jax.lax.with_sharding_constraint(x, PartitionSpec())[:num_rows]
+    axes, devices = mesh.axis_names, mesh.size
+
+    def gathered(own: jax.Array) -> jax.Array:
+        """Each device takes a piece of every row, leaves out padding, and sends it."""
+        flat = own.reshape(own.shape[0], -1)
+        flat = jnp.pad(flat, [(0, 0), (0, -flat.shape[1] % devices)])
+        pieces = jax.lax.all_to_all(flat, axes, 1, 0, tiled=True)[:num_rows]
+        flat = jax.lax.all_gather(pieces, axes, axis=1, tiled=True)
+        return flat[:, : math.prod(own.shape[1:])].reshape(num_rows, *own.shape[1:])
+
+    rows = PartitionSpec(axes)
+    return jax.shard_map(
+        gathered, in_specs=rows, out_specs=PartitionSpec(), check_vma=False
+    )(x)
 
 
-everywhere.defvjp(lambda x: (everywhere(x), None), lambda _, g: (by_rows(g),))
+def _everywhere_forward(x, num_rows):
+    return everywhere(x, num_rows), x.shape[0]
+
+
+def _everywhere_backward(num_rows, total, g):
+    edges = [(0, total - g.shape[0])] + [(0, 0)] * (g.ndim - 1)
+    return (by_rows(jnp.pad(g, edges)),)
+
+
+everywhere.defvjp(_everywhere_forward, _everywhere_backward)
 
 
 def on_own_rows(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:

@@ -108,7 +108,8 @@ def _spread(student, target, views, pairs, kernel, same_view):
         keys = [_moved(grid, element, view, kernel)]
         if same_view:
             keys.append(l2_normalize(grid.tokens))
-        return everywhere(jnp.concatenate(keys, axis=1).astype(grid.dtype))
+        rows = jnp.concatenate(keys, axis=1).astype(grid.dtype)
+        return everywhere(rows, view.num_images * view.spread)
 
     found = []
     for source, destination in pairs:
@@ -116,18 +117,21 @@ def _spread(student, target, views, pairs, kernel, same_view):
         num_rows, num_slots = grid.valid.shape
         row = np.arange(num_rows)
         images = row // view.spread
+        is_its = (row % view.spread == view.number) & (images < view.num_images)
+        last = view.num_images * view.spread - 1  # rows after it are padding
+        images, partner = (
+            np.minimum(images, view.num_images - 1),
+            np.minimum(row ^ 1, last),
+        )
         bank = gathered(
             tuple(n for n in views if views[n].images.shape == view.images.shape)
         )
         keys = [bank[views[source].rows, :num_slots]]
         if same_view:
             keys.append(bank[view.rows, num_slots:])
-        is_its = (row % view.spread == view.number) & (images < view.num_images)
-        images = np.minimum(images, view.num_images - 1)
         active = everywhere(view.active)[images] & is_its  # [r]
         valid = grid.valid & active[:, None]
-        key_valid = everywhere(valid)[view.rows]
-        partner = np.minimum(row ^ 1, num_rows - 1)
+        key_valid = everywhere(valid, last + 1)[view.rows]
         found.append(
             Direction(
                 l2_normalize(grid.tokens),
