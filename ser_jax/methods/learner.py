@@ -13,7 +13,13 @@ from ser_jax.methods.encode import class_tokens, encode, interleave
 from ser_jax.methods.metric import Metrics
 from ser_jax.methods.objectives.base import Objective, mean_std
 from ser_jax.methods.regularizers.base import Regularizer
-from ser_jax.methods.variables import CLS_STD, LossAux, PyTree, Variables
+from ser_jax.methods.variables import (
+    CLS_STD,
+    Features,
+    LossAux,
+    PyTree,
+    Variables,
+)
 from ser_jax.models.outputs import Encoder, EncoderOutput
 from ser_jax.views.view import View, ViewSpec
 
@@ -152,22 +158,70 @@ class Learner:
         Returns:
             Loss `[]`, float32, and what comes with it.
         """
-        old = variables.batch_stats
+        features = self.features(params, variables, views, rng)
+        return self.loss_of(features, params, variables, views, step)
+
+    def features(
+        self,
+        params: PyTree,
+        variables: Variables,
+        views: Mapping[str, View],
+        rng: jax.Array,
+    ) -> Features:
+        """Features of all views; arguments as of `loss`."""
+        student, student_stats = self.encode_student(
+            params["encoder"], variables, views, rng
+        )
         # The scopes' names are those of profiles and of evals/flops_by_part.py.
+        with jax.named_scope("target_encoder"):
+            target, target_stats = self._encode_target(variables, views)
+        return Features(student, target, student_stats, target_stats)
+
+    def encode_student(
+        self,
+        encoder_params: PyTree,
+        variables: Variables,
+        views: Mapping[str, View],
+        rng: jax.Array,
+    ) -> tuple[dict[str, EncoderOutput], PyTree]:
+        """Student features of all views, and the encoder's new statistics.
+
+        Arguments as of `loss`, but that the encoder's weights alone are asked for.
+        """
         with jax.named_scope("student_encoder"):
-            student, encoder_stats = encode(
+            return encode(
                 self.encoder,
-                params["encoder"],
-                old["student"]["encoder"],
+                encoder_params,
+                variables.batch_stats["student"]["encoder"],
                 views,
                 self.specs,
                 running=[s.name for s in self.objective.views if not s.small],
                 joint=self.objective.joint_batch_norm,
                 drop_path_rng=rng,
             )
-        with jax.named_scope("target_encoder"):
-            target, target_stats = self._encode_target(variables, views)
 
+    def loss_of(
+        self,
+        features: Features,
+        params: PyTree,
+        variables: Variables,
+        views: Mapping[str, View],
+        step: jax.Array,
+    ) -> tuple[jax.Array, LossAux]:
+        """What `loss` gives, of features that are there.
+
+        Args:
+            features: Of all views of the whole batch.
+            params: Trained weights of the heads; the encoder's are not read.
+            variables: As of `loss`.
+            views: As of `loss`, but that their `images` are not read.
+            step: As of `loss`.
+
+        Returns:
+            As `loss`.
+        """
+        old = variables.batch_stats
+        student, target = features.student, features.target
         with jax.named_scope("objective"):
             terms = [
                 self._invariance(part, params, variables, views, student, target, step)
@@ -175,9 +229,13 @@ class Learner:
             ]
         whole = terms[0]  # or b1: what b2 gives beside its loss is left out
         loss_inv = sum((term.loss for term in terms[1:]), whole.loss)
-        stats = {"encoder": encoder_stats, "objective": whole.student_stats}
+        stats = {"encoder": features.student_stats, "objective": whole.student_stats}
+        target_stats = {}
         if self.objective.target is not None:
-            target_stats["objective"] = whole.target_stats
+            target_stats = {
+                "encoder": features.target_stats,
+                "objective": whole.target_stats,
+            }
         outputs = None
         heads = self.regularizer.make_heads()
         with jax.named_scope("regularizer"):
@@ -251,7 +309,7 @@ class Learner:
             running=target.views,
             joint=self.objective.joint_batch_norm,
         )
-        return jax.lax.stop_gradient(features), {"encoder": stats}
+        return jax.lax.stop_gradient(features), stats
 
     @property
     def _parts_of_the_batch(self) -> tuple[slice, ...]:

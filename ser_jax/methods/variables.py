@@ -1,4 +1,4 @@
-"""What a learner carries from step to step, and what comes with its loss."""
+"""What a learner carries from step to step, reads of views, gives with its loss."""
 
 import functools
 from typing import Any
@@ -7,6 +7,7 @@ import flax.struct
 import jax
 
 from ser_jax.methods.metric import Metric, Metrics, Panel
+from ser_jax.models.outputs import EncoderOutput
 
 PyTree = Any
 
@@ -77,6 +78,23 @@ def encoder_paths(target: bool) -> dict[str, str]:
         "params": f"{params}/encoder",
         "batch_stats": f"batch_stats/{stats}/encoder",
     }
+
+
+@flax.struct.dataclass
+class Features:
+    """What the encoders give of a step's views: all that the loss reads of them.
+
+    Attributes:
+        student: View name -> features, gradients flowing.
+        target: Likewise of the target network, constants; {} without one.
+        student_stats: The encoder's BatchNorm statistics after these views.
+        target_stats: Likewise the target's.
+    """
+
+    student: dict[str, EncoderOutput]
+    target: dict[str, EncoderOutput]
+    student_stats: PyTree
+    target_stats: PyTree
 
 
 @flax.struct.dataclass

@@ -103,27 +103,16 @@ def normalize(images: jax.Array, recipe: Recipe) -> jax.Array:
     return (images - mean) / std
 
 
-def augment(
-    rng: jax.Array,
-    images: jax.Array,
-    crop_params: jax.Array,
-    recipe: Recipe,
-    *,
-    paired: bool = False,
-    places: np.ndarray | None = None,
-) -> tuple[jax.Array, AugmentParams]:
-    """Normalised views of the host's crops, and how they were made.
+def augment(images: jax.Array, params: AugmentParams, recipe: Recipe) -> jax.Array:
+    """Normalised views of the host's crops.
 
     Args:
-        rng: Key for the whole batch.
         images: `[b, h, w, 3]`, uint8, cropped, resized and flipped by the host.
-        crop_params: `[b, 7]`, where the host took them; see `AugmentParams.crop`.
-        recipe: What to draw.
-        paired: As in `sample_params`.
-        places: As in `sample_params`.
+        params: What is done to them, one row per image: see `sample_params`.
+        recipe: What that was drawn from.
 
     Returns:
-        The views, `[b, h, w, 3]`, float32, and their `AugmentParams`.
+        The views, `[b, h, w, 3]`, float32.
 
     Raises:
         ValueError: If an argument has the wrong shape or type.
@@ -132,16 +121,15 @@ def augment(
         raise ValueError(
             "images must be uint8 [b, h, w, 3] as decoded, values 0 to 255, got "
             f"{images.dtype} {images.shape}. Images already in [0, 1] go through "
-            "sample_params, apply_params and normalize."
+            "apply_params and normalize."
         )
-    if images.shape[0] != crop_params.shape[0]:
+    if images.shape[0] != params.crop.shape[0]:
         raise ValueError(
-            f"images and crop_params must have one row per image, got "
-            f"{images.shape[0]} and {crop_params.shape[0]} rows."
+            f"images and params must have one row per image, got "
+            f"{images.shape[0]} and {params.crop.shape[0]} rows."
         )
-    params = sample_params(rng, recipe, crop_params, paired=paired, places=places)
     views = apply_params(images.astype(jnp.float32) / 255.0, params, recipe)
-    return normalize(views, recipe), params
+    return normalize(views, recipe)
 
 
 def _sample_one(

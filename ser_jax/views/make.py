@@ -2,9 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +15,31 @@ from ser_jax.data.crops import Batch
 from ser_jax.geometry.action import act_on_image
 from ser_jax.geometry.group import IDENTITY, Element, Group
 from ser_jax.models.placement import by_rows, everywhere, num_devices
-from ser_jax.views.augment import augment
+from ser_jax.views.augment import augment, sample_params
 from ser_jax.views.recipe import Recipe
-from ser_jax.views.view import View, ViewSpec, equiv_count, split_rows
+from ser_jax.views.view import (
+    AugmentParams,
+    View,
+    ViewSpec,
+    equiv_count,
+    split_rows,
+)
+
+
+@flax.struct.dataclass
+class Sketch:
+    """A view whose pictures are still to be made.
+
+    Attributes:
+        view: The view, but that its `images` are the host's crops, `[b, h, w, 3]`,
+            uint8.
+        params: What is to be done to each of their rows.
+        element: The group element of each of them, if the view is geometric.
+    """
+
+    view: View
+    params: AugmentParams
+    element: Element | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,38 +87,55 @@ class ViewMaker:
             then cover the batch (`View.replaced`), and b2's few rows are copied to
             devices of their own (`View.spread`). Neither changes what is drawn.
         """
+        return self.paint(self.draw(rng, batch, step))
+
+    def draw(
+        self, rng: jax.Array, batch: Batch, step: jax.Array, *, apart: bool = False
+    ) -> dict[str, Sketch]:
+        """All that is random in the views, for the whole batch; no pictures.
+
+        Args:
+            rng: As of `__call__`.
+            batch: As of `__call__`.
+            step: As of `__call__`.
+            apart: Whether b2's views, where they would be spread, are so one by one:
+                `View.spread` is then 1, and their rows are b2's, padded.
+
+        Returns:
+            View name -> what `paint` makes it of.
+        """
         photo_rng, element_rng = jax.random.split(rng)
         extended = {spec.extends for spec in self.specs if spec.extends}
         batch_size = jax.tree.leaves(batch["crops"])[0].shape[0]
         count = equiv_count(batch_size, self.share) if extended else 0
         active = self._active(count, step)
-        views: dict[str, View] = {}
+        sketches: dict[str, Sketch] = {}
         num_geometric = 0
         for i, (spec, recipe) in enumerate(zip(self.specs, self.recipes, strict=True)):
             if spec.copy_of:
-                original = views[spec.copy_of]
-                turned = jnp.rot90(original.images, spec.quarter_turns, axes=(1, 2))
+                original = sketches[spec.copy_of]
                 turns = jnp.full_like(original.params.quarter_turns, spec.quarter_turns)
                 params = dataclasses.replace(original.params, quarter_turns=turns)
-                views[spec.name] = View(turned, params, original.recipe)
+                view = dataclasses.replace(original.view, params=params)
+                sketches[spec.name] = Sketch(view, params)
                 continue
-            rows = self._rows(spec, batch_size, count, spec.name in extended)
+            rows = self._rows(spec, batch_size, count, spec.name in extended, apart)
             images, crop = rows.taken(_crops(batch, spec.source))
             if spec.extends and self.share_factor is not None:
                 if spec.source != spec.extends:
                     own = rows.taken(_crops(batch, spec.extends))
                     chosen = rows.of_images(active)
                     images, crop = _choose(chosen, (images, crop), own)
-            images, params = augment(
+            params = sample_params(
                 jax.random.fold_in(photo_rng, i),
-                images,
-                crop,
                 recipe,
+                crop,
                 paired=self.paired,
                 places=rows.places,
             )
             if not spec.geometric:
-                views[spec.name] = View(images, params, recipe, replaced=rows.replaced)
+                view = View(images, params, recipe, replaced=rows.replaced)
+                sketches[spec.name] = Sketch(view, params)
                 continue
             pair, member = divmod(num_geometric, 2)
             num_geometric += 1
@@ -109,14 +149,8 @@ class ViewMaker:
                     jnp.full_like(element.grid_shape, group.base_side),
                 )
                 element = _choose(active, element, base)
-            canvas = act_on_image(
+            view = View(
                 images,
-                rows.of_images(element),
-                patch_size=self.patch_size,
-                max_side=group.max_side,
-            )
-            views[spec.name] = View(
-                canvas,
                 rows.by_image(params),
                 recipe,
                 element,
@@ -125,10 +159,44 @@ class ViewMaker:
                 spread=rows.spread,
                 number=rows.number,
             )
+            sketches[spec.name] = Sketch(view, params, rows.of_images(element))
+        return sketches
+
+    def paint(self, sketches: Mapping[str, Sketch]) -> dict[str, View]:
+        """The views with their pictures: of each row by itself.
+
+        Args:
+            sketches: What `draw` gave, of all views; or some rows of it.
+
+        Returns:
+            View name -> view.
+        """
+        views: dict[str, View] = {}
+        for spec in self.specs:
+            sketch = sketches[spec.name]
+            group = sketch.view.group
+            if spec.copy_of:
+                original = views[spec.copy_of].images
+                images = jnp.rot90(original, spec.quarter_turns, axes=(1, 2))
+            else:
+                images = augment(sketch.view.images, sketch.params, sketch.view.recipe)
+            if sketch.element is not None and group is not None:
+                images = act_on_image(
+                    images,
+                    sketch.element,
+                    patch_size=self.patch_size,
+                    max_side=group.max_side,
+                )
+            views[spec.name] = dataclasses.replace(sketch.view, images=images)
         return views
 
     def _rows(
-        self, spec: ViewSpec, batch_size: int, count: int, is_extended: bool
+        self,
+        spec: ViewSpec,
+        batch_size: int,
+        count: int,
+        is_extended: bool,
+        apart: bool,
     ) -> "_Rows":
         """The rows of the batch that a view is made of, and how they lie."""
         if not (spec.extends or is_extended):
@@ -141,6 +209,7 @@ class ViewMaker:
         if is_extended:  # every image's draw is the one that it would have in b1
             return _Rows(places=np.argsort([*b1, *b2]), replaced=count)
         alike = [x for x in self.specs if x.extends and x.small == spec.small]
+        alike = [spec] if apart else alike
         num = len(alike)
         places = np.repeat(np.arange(count), num)
         places = np.pad(places, (0, -len(places) % num_devices()), mode="edge")

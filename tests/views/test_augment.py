@@ -29,7 +29,14 @@ EVERYTHING = recipes.Recipe(
 
 sample_params = jax.jit(augment.sample_params, static_argnums=1)
 apply_params = jax.jit(augment.apply_params, static_argnums=2)
-make_views = jax.jit(augment.augment, static_argnums=3)
+
+
+def augmented(rng, images, crop_params, recipe):
+    params = augment.sample_params(rng, recipe, crop_params)
+    return augment.augment(images, params, recipe), params
+
+
+make_views = jax.jit(augmented, static_argnums=3)
 
 
 def crops(num, seed=0):
@@ -175,7 +182,7 @@ def test_one_device_and_eight_agree(rng):
     pictures, crop = images(16), crops(16)
     alone, params_alone = make_views(rng, pictures, crop, EVERYTHING)
     pictures, crop = jax.device_put((pictures, crop), rows)
-    spread = jax.jit(augment.augment, static_argnums=3, out_shardings=rows)
+    spread = jax.jit(augmented, static_argnums=3, out_shardings=rows)
     compiled = spread.lower(rng, pictures, crop, EVERYTHING).compile()
     views, params = compiled(rng, pictures, crop)
     jax.tree.map(np.testing.assert_array_equal, params_alone, params)
@@ -195,7 +202,7 @@ def test_images_of_a_batch_are_drawn_independently(rng):
 @pytest.mark.slow
 def test_jit_changes_nothing(rng):
     pictures, crop = images(2), crops(2)
-    plain, params = augment.augment(rng, pictures, crop, EVERYTHING)
+    plain, params = augmented(rng, pictures, crop, EVERYTHING)
     jitted, jitted_params = make_views(rng, pictures, crop, EVERYTHING)
     np.testing.assert_allclose(plain, jitted, atol=1e-5)
     for one, other in zip(
@@ -215,9 +222,9 @@ def test_plain_only_normalises(rng):
 
 def test_wrong_inputs_are_explained(rng):
     with pytest.raises(ValueError, match="must be uint8 .* got float32"):
-        augment.augment(rng, jnp.zeros((2, 8, 8, 3)), crops(2), EVERYTHING)
+        augmented(rng, jnp.zeros((2, 8, 8, 3)), crops(2), EVERYTHING)
     with pytest.raises(ValueError, match="got 3 and 2 rows"):
-        augment.augment(rng, images(3), crops(2), EVERYTHING)
+        augmented(rng, images(3), crops(2), EVERYTHING)
     with pytest.raises(ValueError, match=r"must be \[b, 7\].* got shape \(2, 4\)"):
         sample_params(rng, EVERYTHING, jnp.zeros((2, 4)))
 
