@@ -100,7 +100,7 @@ def measure_steps(
     """
     own, experiment = ("base", base) if regularized is None else ("ser", regularized)
     mesh, batch_size = make_mesh(), experiment.batch_size
-    check_batch_size(batch_size, mesh)
+    check_batch_size(batch_size, mesh, experiment.accumulate_steps)
     _logger.info("Compiling the step.")
     steps = {own: speed.TimedStep(experiment, mesh, ready_views)}
     steps[own].run()

@@ -73,12 +73,16 @@ def slice_mesh(topology: str) -> Mesh:
             "--topology needs the TPU compiler, which is not installed: "
             'pip install -e ".[tpu]" (x86 Linux; no TPU is needed).'
         )
+    # Of one chip its host must be told to have no more.
+    alone = re.fullmatch(r"\w+:1(x1)*", topology)
+    bounds = {"chips_per_host_bounds": (1, 1, 1)} if alone else {}
     try:
-        devices = topologies.get_topology_desc(topology, "tpu").devices
+        found = topologies.get_topology_desc(topology, "tpu", **bounds)
+        devices = found.devices
     except Exception as error:  # of many types, by version
         raise ValueError(
             f"the TPU compiler knows no slice {topology!r} ({error}). Slices are "
-            "written like v5e:2x4 (8 chips), v5e:8x8, v6e:2x4, v5p:2x2x2."
+            "written like v5e:1x1 (one chip), v5e:2x4, v5e:8x8, v6e:2x4, v5p:2x2x2."
         ) from None
     return make_mesh(list(devices))
 
@@ -145,7 +149,7 @@ def measure_program(
     Raises:
         ValueError: If the devices do not divide the batch, or have no data sheet.
     """
-    check_batch_size(experiment.batch_size, mesh)
+    check_batch_size(experiment.batch_size, mesh, experiment.accumulate_steps)
     sheet = data_sheet(mesh)
     experiment = for_devices(experiment, mesh)
     encoder = experiment.learner.encoder
@@ -256,19 +260,23 @@ def _gradient_wire_bytes(experiment: Experiment, num_devices: int) -> float:
 
 def _remedies(experiment: Experiment, mesh: Mesh) -> Iterator[tuple[str, int]]:
     """Settings that need less memory, with the peak of each."""
-    model, batch_size = experiment.config["model"], experiment.batch_size
-    changes: list[dict[str, Any]] = [{"model": {**model, "remat": "full"}}]
+    config, batch_size = experiment.config, experiment.batch_size
+    remat = {"model": {**config["model"], "remat": "full"}}
+    changes: list[tuple[str, dict[str, Any]]] = [("model.remat=full", remat)]
+    steps, rows = 2 * experiment.accumulate_steps, batch_size // mesh.size
+    while not experiment.learner.encoder.has_batch_norm and rows % steps == 0:
+        optimizer = {**config["optimizer"], "accumulate_steps": steps}
+        name = f"optimizer.accumulate_steps={steps}"
+        changes.append((name, {"optimizer": optimizer}))
+        steps *= 2
     while batch_size % 2 == 0 and batch_size // 2 >= mesh.size:
         batch_size //= 2
-        changes.append({"batch_size": batch_size})
-    for change in changes:
-        name = f"batch_size={change.get('batch_size')}"
-        if "model" in change:
-            name = "model.remat=full"
+        changes.append((f"batch_size={batch_size}", {"batch_size": batch_size}))
+    for name, change in changes:
         _logger.info("Compiling with %s.", name)
         num_images = experiment.resolved.steps_per_epoch * experiment.batch_size
         less = build({**experiment.config, **change}, num_images)
         compiled = compile_for(less, mesh)
         yield name, compiled.peak_memory_bytes
-        if "batch_size" in change and compiled.program is not None:
+        if "model" not in change and compiled.program is not None:
             return

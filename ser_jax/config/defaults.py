@@ -30,6 +30,7 @@ _MINIMA = {  # None, where it is a value, is below none of them
     "optimizer.weight_decay": 0,
     "optimizer.end_weight_decay": 0,
     "optimizer.freeze_last_layer_epochs": 0,
+    "optimizer.accumulate_steps": 1,
     "checkpoint.every_steps": 1,
     "checkpoint.keep_latest": 1,
     "knn.every_epochs": 0,
@@ -127,6 +128,9 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     config.optimizer.clip_norm = 0.0  # of each parameter; 0: no clipping
     config.optimizer.bias_lr_factor = 1.0
     config.optimizer.freeze_last_layer_epochs = 0.0  # DINO's prototypes
+    # Parts of a device's rows that are encoded one after the other, to save memory;
+    # what is trained does not change. 1: all at once. Not with a ResNet.
+    config.optimizer.accumulate_steps = 1
 
     config.log_every_steps = 50
     config.checkpoint = ConfigDict()
@@ -224,6 +228,12 @@ def _check_ranges(config: ConfigDict) -> None:
         numbers = value if isinstance(value, list) else [value]
         if not all(math.isfinite(x) for x in numbers if isinstance(x, float)):
             raise ValueError(f"{name} must be finite, got {value}.")
+    steps = config.optimizer.accumulate_steps
+    if not isinstance(steps, int) or isinstance(steps, bool):
+        raise ValueError(
+            f"optimizer.accumulate_steps must be a whole number, got {steps!r}; 1 is "
+            "the whole batch at once."
+        )
     for name, least in _MINIMA.items():
         if values[name] is not None and values[name] < least:
             raise ValueError(f"{name} must be at least {least}, got {values[name]}.")

@@ -9,7 +9,7 @@ from ser_jax.storage import tables
 _FREE = (
     *("max_steps", "log_every_steps", "loader", "checkpoint", "knn", "divergence"),
     *("dataset.data_dir", "dataset.eval_split", "model.attention"),
-    *("model.remat", "model.scan"),
+    *("model.remat", "model.scan", "optimizer.accumulate_steps"),
 )
 
 

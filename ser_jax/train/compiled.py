@@ -33,6 +33,7 @@ def compile_train_step(
         experiment.optimizer,
         experiment.learning_rate,
         experiment.step_rng,
+        experiment.accumulate_steps,
     )
     if experiment.divergence.policy == "skip":
         step = skipping(step)
@@ -53,7 +54,9 @@ def compile_equiv_grad_norm(
         `(state, batch) -> metrics`; like the step, it never compiles anew.
     """
     experiment = for_devices(experiment, mesh)
-    measure = make_equiv_grad_norm(experiment.learner, experiment.step_rng)
+    measure = make_equiv_grad_norm(
+        experiment.learner, experiment.step_rng, experiment.accumulate_steps
+    )
     return _compile(measure, experiment, state, mesh, donated=())
 
 

@@ -80,10 +80,12 @@ def _remat(
     plain = experiment.with_encoder(attention="xla")  # shapes alone are asked for
     state = jax.eval_shape(plain.init_state, plain.init_rng)
     fixed = 1.5 * _num_bytes(state)
+    parts = experiment.accumulate_steps
     # Views, as float32 and between their transforms, beside the crops they are made of.
-    fixed += 20 * _num_bytes(experiment.abstract_batch()) / num_devices
+    batch = _num_bytes(experiment.abstract_batch()) / num_devices
+    fixed += (20 if parts == 1 else 3 + 20 / parts) * batch
     token = encoder.width * jnp.dtype(encoder.dtype).itemsize * encoder.depth
-    tokens = student_tokens(experiment) * experiment.batch_size / num_devices
+    tokens = student_tokens(experiment) * experiment.batch_size / num_devices / parts
     for policy, widths in _KEPT_WIDTHS.items():
         if policy == "none" and platform == "tpu":
             continue

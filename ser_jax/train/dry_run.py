@@ -38,7 +38,7 @@ def dry_run(config: ConfigDict, workdir: PathLike) -> tuple[str, bool]:
     source = open_source(dataset.name, dataset.train_split, dataset.data_dir)
     experiment = build(config, len(source))
     mesh = make_mesh()
-    check_batch_size(experiment.batch_size, mesh)
+    check_batch_size(experiment.batch_size, mesh, experiment.accumulate_steps)
     state = jax.eval_shape(experiment.init_state, experiment.init_rng)
     about = overview(experiment, source, mesh, state.variables, workdir)
     encoder = for_devices(experiment, mesh).learner.encoder

@@ -47,6 +47,7 @@ class Experiment:
         std: Channel standard deviations.
         seed: Seed of all that is random.
         batch_size: Images a step, over all devices.
+        accumulate_steps: Parts of a device's rows, encoded one after the other.
         image_size: Pixels a side of the images that are evaluated, and of most views.
         num_threads: Threads of a process that decode.
         num_workers: Processes that decode instead; 0: none.
@@ -68,6 +69,7 @@ class Experiment:
     std: tuple[float, float, float]
     seed: int
     batch_size: int
+    accumulate_steps: int
     image_size: int
     num_threads: int
     num_workers: int
@@ -190,6 +192,13 @@ def build(
             f"{config.regularizer.name} pairs the images of a batch: batch_size must "
             f"be even, got {config.batch_size}."
         )
+    if encoder.has_batch_norm and config.optimizer.accumulate_steps > 1:
+        raise ValueError(
+            f"optimizer.accumulate_steps is {config.optimizer.accumulate_steps}, but "
+            f"{config.model.variant} has BatchNorm, whose statistics would be those of "
+            "a part of the batch. Set it to 1, with more devices or a smaller "
+            "batch_size if memory is short, or choose a ViT as model.variant."
+        )
     _refuse_small_split(config, objective, regularizer)
     specs = (*objective.views, *regularizer.views(objective.views))
     recipes = tuple(_recipe(config, spec) for spec in specs)
@@ -237,6 +246,7 @@ def build(
         std=config.dataset.std,
         seed=config.seed,
         batch_size=config.batch_size,
+        accumulate_steps=config.optimizer.accumulate_steps,
         image_size=config.augment.image_size,
         num_threads=config.loader.num_threads,
         num_workers=config.loader.num_workers,

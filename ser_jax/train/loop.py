@@ -75,7 +75,7 @@ def train(
     source = open_source(dataset.name, dataset.train_split, dataset.data_dir)
     experiment = build(config, len(source))
     mesh = make_mesh()
-    check_batch_size(experiment.batch_size, mesh)
+    check_batch_size(experiment.batch_size, mesh, experiment.accumulate_steps)
     measure = probe(experiment, source, mesh) if probe else None
     is_primary = jax.process_index() == 0
     stop_step = experiment.resolved.stop_step

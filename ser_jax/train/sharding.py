@@ -48,21 +48,37 @@ def batch_sharded(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(_DATA))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Refuses a global batch that the mesh cannot split evenly.
+def check_batch_size(batch_size: int, mesh: Mesh, accumulate_steps: int = 1) -> None:
+    """Refuses a global batch that the mesh, or a device's parts, cannot split evenly.
 
     Args:
         batch_size: Global batch size.
         mesh: The mesh.
+        accumulate_steps: Parts of each device's rows.
 
     Raises:
-        ValueError: If the number of devices does not divide it.
+        ValueError: If the number of devices does not divide it, or the parts do not
+            divide what a device has of it.
     """
     if batch_size % mesh.size:
         lower = batch_size // mesh.size * mesh.size
         raise ValueError(
             f"batch_size {batch_size} (global) is not divisible by {mesh.size} "
             f"devices; use {lower + mesh.size}{f' or {lower}' if lower else ''}."
+        )
+    rows = batch_size // mesh.size
+    if rows % accumulate_steps:
+        fewer, more = (
+            next(n for n in numbers if rows % n == 0)
+            for numbers in (
+                range(min(accumulate_steps, rows), 0, -1),
+                range(min(accumulate_steps, rows), rows + 1),
+            )
+        )
+        raise ValueError(
+            f"optimizer.accumulate_steps must divide the {rows} images that each of "
+            f"{mesh.size} devices has of batch_size {batch_size}, got "
+            f"{accumulate_steps}; use {fewer}{f' or {more}' if more != fewer else ''}."
         )
 
 

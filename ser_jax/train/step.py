@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import optax
 
 from ser_jax.data.crops import Batch
-from ser_jax.methods.learner import Learner, Variables
+from ser_jax.methods import accumulate
+from ser_jax.methods.accumulate import Term
+from ser_jax.methods.learner import Learner
 from ser_jax.methods.metric import Metric, Metrics, Panel
-from ser_jax.methods.variables import EQUIV_WEIGHT, LOSSES
+from ser_jax.methods.variables import EQUIV_WEIGHT, LOSSES, LossAux, Variables
 from ser_jax.models.outputs import BLOCKS
-from ser_jax.views.view import View
 
 
 @flax.struct.dataclass
@@ -78,22 +79,38 @@ SCHEDULES = (LR, EMA_MOMENTUM, EQUIV_WEIGHT)
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def _before_forward(
-    learner: Learner, rng: jax.Array, state: TrainState, batch: Batch
-) -> tuple[dict[str, View], Variables, jax.Array]:
-    """Views, variables with the target moved if it moves first, key for the loss."""
+def _value_and_grad(
+    learner: Learner,
+    rng: jax.Array,
+    accumulate_steps: int,
+    term: Term,
+    state: TrainState,
+    batch: Batch,
+) -> tuple[Variables, tuple[jax.Array, Any], Any]:
+    """Variables with the target moved if it moves first; a term's value; its gradient.
+
+    Arguments as of `accumulate.value_and_grad` and `make_train_step`.
+    """
     variables, step = state.variables, state.step
-    views_rng, loss_rng = jax.random.split(jax.random.fold_in(rng, step))
+    rngs = jax.random.split(jax.random.fold_in(rng, step))
     target_params = learner.advance_target(
         "before_forward", variables.target_params, variables.params, step
     )
+    variables = dataclasses.replace(variables, target_params=target_params)
+    if accumulate_steps > 1:
+        value, grads = accumulate.value_and_grad(
+            *(learner, term, variables, batch, (rngs[0], rngs[1]), step),
+            num_parts=accumulate_steps,
+        )
+        return variables, value, grads
     with jax.named_scope("views"):
-        views = learner.make_views(views_rng, batch, step)
-    return (
-        views,
-        dataclasses.replace(variables, target_params=target_params),
-        loss_rng,
-    )
+        views = learner.make_views(rngs[0], batch, step)
+
+    def loss(params: Any) -> tuple[jax.Array, Any]:
+        return term(*learner.loss(params, variables, views, rngs[1], step))
+
+    value, grads = jax.value_and_grad(loss, has_aux=True)(variables.params)
+    return variables, value, grads
 
 
 def make_train_step(
@@ -101,6 +118,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     learning_rate: optax.Schedule,
     rng: jax.Array,
+    accumulate_steps: int = 1,
 ) -> TrainStep:
     """The step to jit, with the state donated.
 
@@ -113,6 +131,8 @@ def make_train_step(
         learning_rate: The optimizer's schedule, for the log.
         rng: Key of the run. All that is random in a step comes from it and the step's
             number.
+        accumulate_steps: Into how many parts each device's rows are cut that are
+            encoded one after the other: see `methods/accumulate.py`.
 
     Returns:
         `(state, batch) -> (new state, metrics)`; metrics are float32 scalars.
@@ -120,9 +140,8 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         step = state.step
-        views, variables, loss_rng = _before_forward(learner, rng, state, batch)
-        (loss, aux), grads = jax.value_and_grad(learner.loss, has_aux=True)(
-            variables.params, variables, views, loss_rng, step
+        variables, (loss, aux), grads = _value_and_grad(
+            learner, rng, accumulate_steps, lambda *loss: loss, state, batch
         )
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(
@@ -170,7 +189,7 @@ def _block_norms(grads: Mapping[str, Any]) -> Metrics:
 
 
 def make_equiv_grad_norm(
-    learner: Learner, rng: jax.Array
+    learner: Learner, rng: jax.Array, accumulate_steps: int = 1
 ) -> Callable[[TrainState, Batch], Metrics]:
     """Measures how strongly the equivariance term alone pulls on the weights.
 
@@ -181,6 +200,7 @@ def make_equiv_grad_norm(
     Args:
         learner: What is trained.
         rng: Key of the run, as given to `make_train_step`.
+        accumulate_steps: As given to `make_train_step`.
 
     Returns:
         `(state, batch) -> {"grad_norm_equiv": []}`: norm of the gradient of
@@ -188,13 +208,12 @@ def make_equiv_grad_norm(
     """
 
     def equiv_grad_norm(state: TrainState, batch: Batch) -> Metrics:
-        views, variables, loss_rng = _before_forward(learner, rng, state, batch)
+        weight = learner.equiv_weight(state.step)
 
-        def equiv_term(params):
-            _, aux = learner.loss(params, variables, views, loss_rng, state.step)
-            return learner.equiv_weight(state.step) * aux.loss_equiv
+        def term(_: jax.Array, aux: LossAux) -> tuple[jax.Array, None]:
+            return weight * aux.loss_equiv, None
 
-        grads = jax.grad(equiv_term)(variables.params)
+        *_, grads = _value_and_grad(learner, rng, accumulate_steps, term, state, batch)
         return {GRAD_NORM_EQUIV.name: optax.tree.norm(grads)}
 
     return equiv_grad_norm

@@ -263,6 +263,7 @@ def test_names_and_settings_are_checked_with_a_suggestion():
         ("optimizer.end_weight_decay", -0.1, "end_weight_decay must be at least 0"),
         ("regularizer.share", None, "share must have a value, got None; it is 0."),
         ("model.variant", None, "variant must have a value"),
+        ("optimizer.accumulate_steps", 0, "accumulate_steps must be at least 1, got 0"),
         ("optimizer.warmup_epochs", 100.0, "shorter than total_epochs"),
         ("augment.image_size", 225, "patch_size"),
         ("regularizer.layer", 13, "1..depth"),
@@ -291,6 +292,21 @@ def test_a_resnet_refuses_what_only_a_vit_has():
     config.model.update(remat=True, depth=3)
     with pytest.raises(ValueError, match="no ViT: set model.depth, model.remat to 0"):
         build(config, 10_000)
+
+
+def test_a_batch_with_statistics_in_the_encoder_is_not_accumulated():
+    config = load("cifar10_resnet18")
+    config.optimizer.accumulate_steps = 2
+    with pytest.raises(ValueError, match="resnet18 has BatchNorm.* Set it to 1"):
+        build(config, 10_000)
+
+
+@pytest.mark.parametrize("steps", [2.5, "2", True])
+def test_steps_are_accumulated_in_whole_numbers(steps):
+    record = base_config().to_dict()
+    record["optimizer"]["accumulate_steps"] = steps
+    with pytest.raises(ValueError, match="accumulate_steps must be a whole number"):
+        build(record, 10_000)
 
 
 def test_peak_learning_rate_scales_with_the_batch():
