@@ -68,17 +68,12 @@ def check_batch_size(batch_size: int, mesh: Mesh, accumulate_steps: int = 1) -> 
         )
     rows = batch_size // mesh.size
     if rows % accumulate_steps:
-        fewer, more = (
-            next(n for n in numbers if rows % n == 0)
-            for numbers in (
-                range(min(accumulate_steps, rows), 0, -1),
-                range(min(accumulate_steps, rows), rows + 1),
-            )
-        )
+        divisors = [n for n in range(1, rows + 1) if rows % n == 0]
+        near = sorted(divisors, key=lambda n: abs(n - accumulate_steps))[:2]
         raise ValueError(
-            f"optimizer.accumulate_steps must divide the {rows} images that each of "
-            f"{mesh.size} devices has of batch_size {batch_size}, got "
-            f"{accumulate_steps}; use {fewer}{f' or {more}' if more != fewer else ''}."
+            f"optimizer.accumulate_steps must divide the {rows} images that a device "
+            f"has (batch_size {batch_size} on {mesh.size}), got {accumulate_steps}; "
+            f"use {' or '.join(map(str, sorted(near)))}."
         )
 
 

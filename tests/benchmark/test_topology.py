@@ -49,6 +49,32 @@ def test_figures_of_a_step_and_its_base(here):
     assert "The step fits." in table and "| sent by a device, MB" in table
 
 
+def test_a_batch_is_encoded_in_parts_before_it_is_halved(monkeypatch):
+    """Nothing is compiled: here what is 4 parts or more fits."""
+    tried = []
+
+    def compile_for(experiment, mesh):
+        tried.append((experiment.accumulate_steps, experiment.batch_size))
+        fits = "a program" if experiment.accumulate_steps >= 4 else None
+        return topology.Compiled(10**9 // experiment.accumulate_steps, fits, "", 0.0)
+
+    monkeypatch.setattr(topology, "compile_for", compile_for)
+    mesh = make_mesh(jax.devices()[:2])
+    remedies = dict(topology._remedies(build(tiny_config(), 64), mesh))
+    assert remedies == {
+        "model.remat=full": 10**9,
+        "optimizer.accumulate_steps=2": 10**9 // 2,
+        "optimizer.accumulate_steps=4": 10**9 // 4,
+    }
+    assert tried == [(1, 16), (2, 16), (4, 16)]
+    tried.clear()  # 3 images a device are not cut in two
+    odd = tiny_config(batch_size=6)
+    assert list(dict(topology._remedies(build(odd, 64), mesh))) == [
+        "model.remat=full",
+        "batch_size=3",
+    ]
+
+
 def test_a_slice_needs_the_compiler(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match=r'pip install -e "\.\[tpu\]"'):

@@ -55,6 +55,12 @@ def test_auto_is_chosen_by_the_devices(mesh, expected):
     assert (encoder.attention, encoder.remat, encoder.scan) == expected
 
 
+def test_less_is_computed_again_where_the_batch_is_encoded_in_parts():
+    on_one, many = mesh_of(*V5E, 1), {"optimizer.accumulate_steps": 16}
+    assert for_devices(experiment(), on_one).learner.encoder.remat == "full"
+    assert for_devices(experiment(**many), on_one).learner.encoder.remat == "products"
+
+
 def test_what_is_set_stays():
     settings = {"model.attention": "xla", "model.remat": True, "model.scan": True}
     encoder = for_devices(experiment(**settings), mesh_of(*V5E, 64)).learner.encoder
