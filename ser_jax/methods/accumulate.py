@@ -14,22 +14,21 @@ Where the parts do not divide these, the last row is repeated, and what it gives
 left out.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.interpreters import partial_eval
 
 from ser_jax.data.crops import Batch
+from ser_jax.methods.encode import DropPath
 from ser_jax.methods.learner import Learner
 from ser_jax.methods.variables import Features, LossAux, PyTree, Variables
 from ser_jax.models.placement import by_rows, num_devices
 from ser_jax.views.make import Sketch, ViewMaker
-from ser_jax.views.view import View, split_rows
+from ser_jax.views.view import View
 
 # Loss and what comes with it -> what is differentiated, `[]`, and what is kept.
 Term = Callable[[jax.Array, LossAux], tuple[jax.Array, Any]]
@@ -67,15 +66,23 @@ def value_and_grad(
     with jax.named_scope("views"):
         sketches = make_views.draw(views_rng, batch, step, apart=True)
         rows = {name: _Rows.of(x, num_parts) for name, x in sketches.items()}
-    drawn = {name: sketch.view for name, sketch in sketches.items()}
+    drawn = {name: x.view for name, x in rows.items()}
 
     def views(i: jax.Array) -> dict[str, View]:
         with jax.named_scope("views"):
             return make_views.paint({name: x.part(i) for name, x in rows.items()})
 
+    def drop_path(i: jax.Array) -> DropPath:
+        """Stochastic depth is drawn for all parts, of which this is one."""
+
+        def draw(call: int, num_rows: int) -> jax.Array | None:
+            drawn = learner.drop_path(loss_rng)(call, num_parts * num_rows)
+            return None if drawn is None else _part(_cut(drawn, num_parts), i)
+
+        return draw
+
     def features(i: jax.Array) -> Features:
-        with _drawn_for_all(num_parts, i):
-            return learner.features(params, variables, views(i), loss_rng)
+        return learner.features(params, variables, views(i), drop_path(i))
 
     heads = {name: x for name, x in params.items() if name != "encoder"}
     shapes = jax.eval_shape(features, jnp.zeros((), jnp.int32))
@@ -119,10 +126,9 @@ def value_and_grad(
         seen = views(i)
 
         def student(encoder_params: PyTree) -> dict[int, jax.Array]:
-            with _drawn_for_all(num_parts, i):
-                found, _ = learner.encode_student(
-                    encoder_params, variables, seen, loss_rng
-                )
+            found, _ = learner.encode_student(
+                encoder_params, variables, seen, drop_path(i)
+            )
             return {k: jax.tree.leaves(found)[k] for k in trained}
 
         _, pull_back = jax.vjp(student, params["encoder"])
@@ -148,27 +154,25 @@ class _Rows:
 
     Attributes:
         sketch: The view; its arrays of rows are `[devices, num_parts, c, ...]`.
-        view: The same view, uncut.
+        view: The same view, uncut; rows that were spread are those of its images.
+        num_rows: Rows that were cut, some of them padding.
     """
 
     sketch: Sketch
     view: View
+    num_rows: int
 
     @classmethod
     def of(cls, sketch: Sketch, num_parts: int) -> "_Rows":
         """Cuts a view."""
         rows = (sketch.view.images, sketch.params, sketch.element)
         images, params, element = jax.tree.map(lambda x: _cut(x, num_parts), rows)
-        view = dataclasses.replace(
-            sketch.view,
-            images=images,
-            params=params,
-            element=element,
-            active=None,
-            replaced=0,
-            spread=0,
+        view = dataclasses.replace(sketch.view, spread=0)
+        part = dataclasses.replace(
+            view, images=images, params=params, element=element, active=None, replaced=0
         )
-        return cls(Sketch(view, params, element), sketch.view)
+        num_rows = sketch.view.images.shape[0]
+        return cls(Sketch(part, params, element), view, num_rows)
 
     def part(self, i: jax.Array) -> Sketch:
         """Part i, `[devices * c, ...]`."""
@@ -176,13 +180,9 @@ class _Rows:
 
     def whole(self, parts: Any) -> Any:
         """Features of all parts, `[num_parts, devices * c, ...]`, as of the view."""
-        num_rows, num_images = self.view.images.shape[0], self.view.num_images
-
-        def joined(x: jax.Array) -> jax.Array:
-            x = _joined(x, num_rows)[:num_images]
-            return split_rows(x, self.view.replaced)[0] if self.view.replaced else x
-
-        return jax.tree.map(joined, parts)
+        active = self.view.active
+        num_images = self.num_rows if active is None else active.shape[0]
+        return jax.tree.map(lambda x: _joined(x, self.num_rows)[:num_images], parts)
 
 
 def _cut(x: jax.Array, num_parts: int) -> jax.Array:
@@ -206,18 +206,3 @@ def _joined(x: jax.Array, num_rows: int) -> jax.Array:
     x = x.reshape(x.shape[0], devices, -1, *x.shape[2:]).swapaxes(0, 1)
     x = x.reshape(devices, -1, *x.shape[3:])[:, : num_rows // devices]
     return x.reshape(num_rows, *x.shape[2:])
-
-
-def _drawn_for_all(
-    num_parts: int, i: jax.Array
-) -> contextlib.AbstractContextManager[None]:
-    """Where part i is encoded: stochastic depth is drawn for all parts and cut."""
-
-    def draw(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if context.method_name != "_drop_path_factors":
-            return method(*args, **kwargs)
-        (num_rows,) = args
-        factors = jnp.moveaxis(method(num_parts * num_rows), 1, 0)  # rows first
-        return jnp.moveaxis(_part(_cut(factors, num_parts), i), 0, 1)
-
-    return nn.intercept_methods(draw)

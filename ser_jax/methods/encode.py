@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 import jax
@@ -12,6 +12,9 @@ import numpy as np
 from ser_jax.models.outputs import Encoder, EncoderOutput, Pictures, RowEncoder
 from ser_jax.models.placement import by_device, by_rows, everywhere
 from ser_jax.views.view import View, ViewSpec, split_rows
+
+# Number of the call, rows -> what `RowEncoder.drop_path_factors` gives for these.
+DropPath = Callable[[int, int], jax.Array | None]
 
 
 def encode(
@@ -23,7 +26,7 @@ def encode(
     *,
     running: Collection[str] = (),
     joint: bool = False,
-    drop_path_rng: jax.Array | None = None,
+    drop_path: DropPath | None = None,
 ) -> tuple[dict[str, EncoderOutput], Any]:
     """Features of some views, and the encoder's new BatchNorm statistics.
 
@@ -41,7 +44,7 @@ def encode(
         running: Names of the views whose statistics enter the running ones, which are
             those of evaluation.
         joint: See `Objective.joint_batch_norm`.
-        drop_path_rng: Key for stochastic depth; None for none, as in a teacher.
+        drop_path: Draws stochastic depth; None for none, as in a teacher.
 
     Returns:
         View name -> features, and the running statistics after these views.
@@ -73,7 +76,7 @@ def encode(
                 batch_stats = updated.get("batch_stats", {})
     else:
         own = cast(RowEncoder, encoder)
-        outputs = _by_device(own, params, together, drop_path_rng)
+        outputs = _by_device(own, params, together, drop_path)
     features: dict[str, EncoderOutput] = {}
     for outs, names in zip(outputs, calls.values(), strict=True):
         for name, out in zip(names, outs, strict=True):
@@ -90,7 +93,7 @@ def _by_device(
     encoder: RowEncoder,
     params: Any,
     calls: Sequence[Sequence[View]],
-    drop_path_rng: jax.Array | None,
+    drop_path: DropPath | None,
 ) -> list[list[EncoderOutput]]:
     """All views in one pass, each device its own rows: the gradient is reduced once."""
     pictures = [
@@ -99,11 +102,8 @@ def _by_device(
     ]
     keep: list[list[jax.Array]] | None = None
     for i, of_call in enumerate(pictures):
-        if drop_path_rng is None:
-            break
         num = len(of_call)
-        rng = jax.random.fold_in(drop_path_rng, i)
-        drawn = encoder.drop_path_factors(rng, of_call[0].images.shape[0] * num)
+        drawn = drop_path and drop_path(i, of_call[0].images.shape[0] * num)
         if drawn is None:
             break
         keep = [*(keep or []), [drawn[j::num] for j in range(num)]]

@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from ser_jax.data.crops import Batch
-from ser_jax.methods.encode import class_tokens, encode, interleave
+from ser_jax.methods.encode import DropPath, class_tokens, encode, interleave
 from ser_jax.methods.metric import Metrics
 from ser_jax.methods.objectives.base import Objective, mean_std
 from ser_jax.methods.regularizers.base import Regularizer
@@ -20,7 +20,7 @@ from ser_jax.methods.variables import (
     PyTree,
     Variables,
 )
-from ser_jax.models.outputs import Encoder, EncoderOutput
+from ser_jax.models.outputs import Encoder, EncoderOutput, RowEncoder
 from ser_jax.views.view import View, ViewSpec
 
 
@@ -158,19 +158,28 @@ class Learner:
         Returns:
             Loss `[]`, float32, and what comes with it.
         """
-        features = self.features(params, variables, views, rng)
+        features = self.features(params, variables, views, self.drop_path(rng))
         return self.loss_of(features, params, variables, views, step)
+
+    def drop_path(self, rng: jax.Array) -> DropPath:
+        """How stochastic depth is drawn; where there is none, None is."""
+
+        def draw(call: int, num_rows: int) -> jax.Array | None:
+            encoder = cast(RowEncoder, self.encoder)
+            return encoder.drop_path_factors(jax.random.fold_in(rng, call), num_rows)
+
+        return draw
 
     def features(
         self,
         params: PyTree,
         variables: Variables,
         views: Mapping[str, View],
-        rng: jax.Array,
+        drop_path: DropPath,
     ) -> Features:
-        """Features of all views; arguments as of `loss`."""
+        """Features of all views; arguments as of `loss` and `encode`."""
         student, student_stats = self.encode_student(
-            params["encoder"], variables, views, rng
+            params["encoder"], variables, views, drop_path
         )
         # The scopes' names are those of profiles and of evals/flops_by_part.py.
         with jax.named_scope("target_encoder"):
@@ -182,7 +191,7 @@ class Learner:
         encoder_params: PyTree,
         variables: Variables,
         views: Mapping[str, View],
-        rng: jax.Array,
+        drop_path: DropPath,
     ) -> tuple[dict[str, EncoderOutput], PyTree]:
         """Student features of all views, and the encoder's new statistics.
 
@@ -197,7 +206,7 @@ class Learner:
                 self.specs,
                 running=[s.name for s in self.objective.views if not s.small],
                 joint=self.objective.joint_batch_norm,
-                drop_path_rng=rng,
+                drop_path=drop_path,
             )
 
     def loss_of(
