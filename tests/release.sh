@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What is tried before a release, beside the suite: every pair of methods and preset
-# trained, and on one, two, four and eight devices.
+# trained, and on 1, 2, 4, 8, 16 and 64 devices, and cut into parts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-pytest --release tests/methods/test_matrix.py tests/config/test_configs.py
+pytest --release tests/methods/test_matrix.py tests/config/test_configs.py \
+  tests/methods/test_accumulate.py tests/train/test_many_devices.py

@@ -1,16 +1,16 @@
 """An encoder, an objective and a regularizer, as one pure loss."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from ser_jax.data.crops import Batch
-from ser_jax.methods.encode import DropPath, class_tokens, encode, interleave
-from ser_jax.methods.metric import Metrics
+from ser_jax.methods.encode import DropPath, class_tokens, encode
+from ser_jax.methods.invariance import invariance
 from ser_jax.methods.objectives.base import Objective, mean_std
 from ser_jax.methods.regularizers.base import Regularizer
 from ser_jax.methods.variables import (
@@ -22,16 +22,6 @@ from ser_jax.methods.variables import (
 )
 from ser_jax.models.outputs import Encoder, EncoderOutput, RowEncoder
 from ser_jax.views.view import View, ViewSpec
-
-
-class _Invariance(NamedTuple):
-    """The objective's loss of a part of the batch, and what comes with it."""
-
-    loss: jax.Array
-    metrics: Metrics
-    method_state: PyTree
-    student_stats: PyTree
-    target_stats: PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,7 +223,13 @@ class Learner:
         student, target = features.student, features.target
         with jax.named_scope("objective"):
             terms = [
-                self._invariance(part, params, variables, views, student, target, step)
+                invariance(
+                    self.objective,
+                    params["objective"],
+                    variables,
+                    *self._class_tokens(part, student, target, views),
+                    step // self.steps_per_epoch,
+                )
                 for part in self._parts_of_the_batch
             ]
         whole = terms[0]  # or b1: what b2 gives beside its loss is left out
@@ -332,74 +328,21 @@ class Learner:
         extending = (spec.name for spec in self.specs if spec.extends == view)
         return [view, *extending][part]
 
-    def _invariance(
+    def _class_tokens(
         self,
         part: slice,
-        params: PyTree,
-        variables: Variables,
-        views: Mapping[str, View],
         student: Mapping[str, EncoderOutput],
         target: Mapping[str, EncoderOutput],
-        step: jax.Array,
-    ) -> "_Invariance":
-        """The objective's loss of a part of the batch."""
-        old = variables.batch_stats
-        queries, student_stats = self._apply_objective(
-            "student",
-            params["objective"],
-            old["student"]["objective"],
-            {
-                s.name: class_tokens(student, views, self._names(s.name, part))
-                for s in self.objective.views
-            },
-        )
-        keys: dict[str, Any] = {}
-        target_stats = None
-        if self.objective.target is not None:
-            keys, target_stats = self._apply_objective(
-                "target",
-                variables.target_params["objective"],
-                old["target"]["objective"],
-                {
-                    v: class_tokens(target, views, self._names(v, part))
-                    for v in self.objective.target.views
-                },
-            )
-        # The target takes no gradient: it is not what we differentiate. Said again.
-        loss, metrics, state = self.objective.loss(
-            queries,
-            jax.lax.stop_gradient(keys),
-            variables.method_state,
-            step // self.steps_per_epoch,
-        )
-        return _Invariance(loss, metrics, state, student_stats, target_stats)
+        views: Mapping[str, View],
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        """Of the student's and the target's views, a part of the batch."""
 
-    def _apply_objective(
-        self,
-        method: str,
-        params: PyTree,
-        stats: PyTree,
-        cls: Mapping[str, jax.Array],
-    ) -> tuple[dict[str, Any], PyTree]:
-        """The objective's heads on the class tokens of each view.
+        def of(
+            features: Mapping[str, EncoderOutput], names: Iterable[str]
+        ) -> dict[str, jax.Array]:
+            return {
+                n: class_tokens(features, views, self._names(n, part)) for n in names
+            }
 
-        BatchNorm sees all that are given of a view, and no other view's, as in MoCo v3,
-        BYOL and Barlow Twins; or those of all views together, as in SimCLR, if the
-        objective says so.
-        """
-        heads = self.objective.make_heads()
-        calls = [[*cls]] if self.objective.joint_batch_norm else [[n] for n in cls]
-        outputs = {}
-        for views in calls:
-            out, updated = heads.apply(
-                {"params": params, "batch_stats": stats},
-                interleave([cls[name] for name in views]),
-                True,
-                method=method,
-                mutable=["batch_stats"],
-            )
-            stats = updated.get("batch_stats", {})
-            num = len(views)
-            for i, name in enumerate(views):
-                outputs[name] = jax.tree.map(lambda x, i=i, num=num: x[i::num], out)
-        return outputs, stats
+        targets = self.objective.target.views if self.objective.target else ()
+        return of(student, [s.name for s in self.objective.views]), of(target, targets)

@@ -138,7 +138,8 @@ def test_one_device_equals_eight(pair, release):
     def on(num_devices):
         mesh = make_mesh(jax.devices()[:num_devices])
         replica = jax.device_put(state, replicated(mesh))
-        return jax.device_get(jax.jit(run)(replica, shard_batch(batch, mesh)))
+        with jax.set_mesh(mesh):  # as the training step is compiled
+            return jax.device_get(jax.jit(run)(replica, shard_batch(batch, mesh)))
 
     (loss, aux), grads = on(1)
     for num_devices in (2, 4, 8) if release else (8,):

@@ -1,65 +1,91 @@
-"""Where the devices do not divide b2: nothing but the place of its rows changes."""
+"""On more devices than b2 has images nothing but the place of its rows changes.
 
-import jax
+On 64, as no test's own process has. Which images are b2's, the losses and the gradients
+are those of one device; what the devices send is the floor: the gradient once, the
+embeddings that all images are compared with, statistics, b2's pictures as bytes and its
+keys, each once.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from helpers.support import assert_close, real_batch, tiny_experiment
+from helpers.support import program_env
 
-from ser_jax.benchmark.program import Program
-from ser_jax.train.compiled import compile_train_step
-from ser_jax.train.sharding import make_mesh, replicated, shard_batch
+from ser_jax.methods.objectives import OBJECTIVES
+from ser_jax.methods.regularizers import REGULARIZERS
 
 pytestmark = pytest.mark.slow
-BATCH, B2 = 24, 12  # gcd 12: aligned on one device, not on eight
+MOST = 1.3  # times the base's bytes
+
+# What may be sent: in which part of the step, by what, as what.
+FLOOR = (
+    ("student, backward", "all-reduce", "f32"),  # the gradient, once
+    ("objective, forward", "all-gather", "f32"),  # embeddings
+    ("objective, forward", "all-to-all", "f32"),
+    ("objective, forward", "all-reduce", "f32"),  # statistics and means
+    ("objective, backward", "all-reduce", "f32"),
+    ("objective, backward", "all-to-all", "f32"),
+    ("objective, backward", "all-gather", "f32"),
+    ("views", "all-reduce", "u8"),  # b2's crops
+    ("regularizer, forward", "all-gather", "f32"),  # its keys
+    ("regularizer, forward", "all-to-all", "f32"),  # without padding
+    ("regularizer, backward", "all-reduce", "f32"),
+    ("student, forward", "all-gather", "f32"),  # its class tokens
+    ("student, forward", "all-to-all", "f32"),
+    ("target", "all-gather", "f32"),
+    ("target", "all-to-all", "f32"),
+)
+SMALL = 2048  # bytes: scalars, elements, which slots are filled
 
 
-def stepped(num_devices):
-    """State and metrics after a step, the views, and the program."""
-    settings = {"regularizer.share": 0.5, "augment.rot90_prob": 0.5}
-    experiment = tiny_experiment(batch_size=BATCH, **settings)
-    mesh = make_mesh(jax.devices()[:num_devices])
-    init = jax.jit(experiment.init_state, out_shardings=replicated(mesh))
-    state = init(experiment.init_rng)
-    step = compile_train_step(experiment, state, mesh)
-    batch = shard_batch(real_batch(experiment), mesh)
-    with jax.set_mesh(mesh):
-        views = jax.eval_shape(
-            experiment.learner.make_views, experiment.step_rng, batch, state.step
-        )
-    return *step(state, batch), views, Program(step.as_text())
+def pytest_generate_tests(metafunc):
+    if "pair" in metafunc.fixturenames:
+        everything = metafunc.config.getoption("release")
+        pairs = [(o, r) for o in OBJECTIVES for r in REGULARIZERS]
+        pairs = pairs if everything else [("moco_v3", "ser")]
+        metafunc.parametrize("pair", pairs, ids="-".join)
 
 
-def test_nothing_but_the_place_of_the_rows_changes():
-    """One test, since its programs are dear and workers do not share them."""
-    one, one_metrics, alone, _ = stepped(1)
-    eight, metrics, views, program = stepped(8)
-
-    # b1 stays whole and b2 is spread.
-    assert alone["global/0"].images.shape[0] == BATCH - B2
-    assert views["global/0"].images.shape[0] == BATCH
-    assert views["global/0"].replaced == B2
-    # Twelve images, two views each, one row a device and turn.
-    assert views["equiv/0"].images.shape[0] == views["equiv/1"].images.shape[0] == 24
-    assert views["equiv/0"].spread == 2
-    assert views["equiv/0"].num_images == views["equiv/0"].params.gray.shape[0] == B2
-    assert alone["equiv/0"].num_images == alone["equiv/0"].images.shape[0] == B2
-
-    # The step is that of one device.
-    for name, value in one_metrics.items():
-        np.testing.assert_allclose(metrics[name], value, rtol=2e-4, err_msg=name)
-    jax.tree.map(
-        lambda a, b: assert_close(b, a, 1e-4, 2e-6),
-        one.variables.batch_stats,
-        eight.variables.batch_stats,
+def found_on(pair, numbers):
+    done = subprocess.run(
+        [sys.executable, "-m", "helpers.many_devices", *pair, *numbers],
+        env=program_env(num_devices=64),
+        cwd=pathlib.Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
     )
-    assert metrics["loss_equiv"] > 0
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
 
-    # Pictures stay where they are, but for b2's, once, as the host's bytes.
-    side, canvas = 16, views["equiv/0"].images.shape[1]
-    sent = program.collectives(num_devices=8)
-    of_views = [row for row in sent if row.part == "views"]
-    assert 0 < sum(row.wire_bytes for row in of_views) <= 2 * 2 * B2 * side**2 * 3
+
+def num_bytes(sent):
+    return sum(row["wire_bytes"] for row in sent)
+
+
+def test_64_devices_do_what_one_does_and_send_what_must_be_sent(pair, release):
+    """One test, since its programs are dear. Eight and sixteen too, for a release."""
+    numbers = ("1", "8", "16", "64") if release else ("1", "64")
+    found = found_on(pair, numbers)
+    for number in numbers[1:]:
+        for mine, its in zip(
+            found["1"]["metrics"], found[number]["metrics"], strict=True
+        ):
+            assert mine.keys() == its.keys()
+            for name, value in mine.items():
+                np.testing.assert_allclose(
+                    its[name], value, rtol=2e-4, atol=1e-5, err_msg=f"{number} {name}"
+                )
+        np.testing.assert_allclose(found[number]["size"], found["1"]["size"], rtol=1e-6)
+    sent = found["64"]["sent"]
     for row in sent:
-        assert f",{canvas},{canvas},3]" not in row.shape, row
-        is_bytes = row.shape.startswith(("u8", "(u8"))
-        assert f",{side},{side},3]" not in row.shape or is_bytes, row
+        kind = row["shape"].lstrip("(").partition("[")[0]
+        is_floor = (row["part"], row["kind"], kind) in FLOOR
+        assert is_floor or row["wire_bytes"] <= SMALL, row
+    gradients = [row for row in sent if row["part"] == "student, backward"]
+    assert sum(row["wire_bytes"] > SMALL for row in gradients) == 1
+    if "base" in found:
+        assert num_bytes(sent) <= MOST * num_bytes(found["base"]["sent"])

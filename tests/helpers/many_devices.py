@@ -1,0 +1,73 @@
+"""Two steps of a pair of methods on numbers of devices that a test's process has not.
+
+    JAX_NUM_CPU_DEVICES=64 python -m helpers.many_devices moco_v3 ser 1 64
+
+prints what they gave and what the devices sent, as JSON by number of devices; and what
+those of the base send on the last number.
+"""
+
+import json
+import sys
+
+import jax
+import numpy as np
+
+from helpers.support import real_batch, tiny_config
+from ser_jax.benchmark.program import Program
+from ser_jax.evaluate.cost.compare import without_regularizer
+from ser_jax.train.compiled import compile_train_step
+from ser_jax.train.experiment import Experiment, build
+from ser_jax.train.sharding import make_mesh, replicated, shard_batch
+
+BATCH, B2 = 128, 8
+
+
+def experiment_of(objective: str, regularizer: str) -> Experiment:
+    """Weights weigh more than tokens, as they do in what is trained on 64 devices."""
+    settings = {"batch_size": BATCH, "model.width": 64, "augment.rot90_prob": 0.5}
+    if regularizer == "ser":
+        settings["regularizer.share"] = B2 / BATCH
+    if regularizer == "augself":  # needs colours to tell apart
+        settings["augment.recipe"] = "augself"
+    return build(tiny_config(objective, regularizer, **settings), 2 * BATCH)
+
+
+def compiled(experiment: Experiment, num_devices: int):
+    """The step and its mesh."""
+    mesh = make_mesh(jax.devices()[:num_devices])
+    state = jax.eval_shape(experiment.init_state, experiment.init_rng)
+    return compile_train_step(experiment, state, mesh), mesh
+
+
+def sent(step, num_devices: int) -> list[dict]:
+    """What the devices of a program send."""
+    rows = Program(step.as_text()).collectives(num_devices)
+    return [row._asdict() for row in rows]
+
+
+def measured(experiment: Experiment, num_devices: int) -> dict:
+    """Metrics of two steps, the weights after them, and what was sent."""
+    step, mesh = compiled(experiment, num_devices)
+    init = jax.jit(experiment.init_state, out_shardings=replicated(mesh))
+    state = init(experiment.init_rng)
+    batch = shard_batch(real_batch(experiment), mesh)
+    metrics = []
+    for _ in range(2):
+        state, found = step(state, batch)
+        metrics.append({name: float(x) for name, x in found.items()})
+    weights = jax.device_get(jax.tree.leaves(state.variables))
+    size = sum(float(np.abs(x).sum()) for x in weights)
+    return {"metrics": metrics, "size": size, "sent": sent(step, num_devices)}
+
+
+def main(objective: str, regularizer: str, *numbers: str) -> None:
+    experiment = experiment_of(objective, regularizer)
+    found = {number: measured(experiment, int(number)) for number in numbers}
+    if regularizer != "none":
+        base, _ = compiled(without_regularizer(experiment), int(numbers[-1]))
+        found["base"] = {"sent": sent(base, int(numbers[-1]))}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
