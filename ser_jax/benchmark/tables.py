@@ -119,6 +119,8 @@ def topology_table(figures: Figures) -> str:
     memory = f"{figures['chip_memory_bytes'] * giga:.1f} GB each"
     fits = "The step fits." if figures["fits"] else "THE STEP DOES NOT FIT."
     lines = [f"{figures['topology']}: {devices}, {memory}. {fits}", "", table(cells)]
+    if 0 < figures["b2_images"] < figures["num_devices"]:
+        lines += ["", f"b2 is {figures['b2_images']} images, less than one a device."]
     if not figures["fits"]:
         rest = [
             (name, _text(giga * num_bytes))

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from ser_jax.benchmark.program import Program
 from ser_jax.evaluate.cost.compare import without_regularizer
+from ser_jax.train.accounting import shared_crop_images
 from ser_jax.train.chips import Chip, chip
 from ser_jax.train.compiled import compile_train_step
 from ser_jax.train.devices import for_devices
@@ -188,6 +189,7 @@ def measure_topology(
         "chip_memory_bytes": data_sheet(mesh).memory,
         "batch_size": experiment.batch_size,
         "gradient_wire_bytes": _gradient_wire_bytes(experiment, mesh.size),
+        "b2_images": shared_crop_images(experiment),
     }
     programs = {"": experiment}
     if experiment.config["regularizer"]["name"] != "none":

@@ -16,7 +16,7 @@ from ser_jax.models.outputs import Encoder
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.flops import count_flops
 from ser_jax.train.step import make_train_step
-from ser_jax.views.view import View
+from ser_jax.views.view import View, equiv_count
 
 
 def account(experiment: Experiment) -> dict[str, Any]:
@@ -177,3 +177,18 @@ def count_parameters(experiment: Experiment, variables: Variables) -> dict[str, 
 
 def _count(params: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def shared_crop_images(experiment: Experiment) -> int:
+    """Images of a batch whose views differ by a group element, b2.
+
+    Args:
+        experiment: What is trained.
+
+    Returns:
+        Their number; 0 where no term wants any.
+    """
+    learner = experiment.learner
+    if not any(spec.extends for spec in learner.specs):
+        return 0
+    return equiv_count(experiment.batch_size, learner.regularizer.share)

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 from ser_jax.data.sources import Source
 from ser_jax.methods.variables import Variables
 from ser_jax.storage.files import PathLike
-from ser_jax.train.accounting import count_parameters
+from ser_jax.train.accounting import count_parameters, shared_crop_images
 from ser_jax.train.experiment import Experiment
 
 
@@ -53,6 +53,10 @@ def overview(
         "schedule": schedule,
         "workdir": f"{workdir}",
     }
+    if num_shared := shared_crop_images(experiment):
+        rows["b2"] = f"{num_shared:,} of {experiment.batch_size:,} images"
+        if num_shared < mesh.size:
+            rows["b2"] += ", less than one a device (docs/performance.md)"
     if resolved.stop_step < resolved.total_steps:
         rows["max_steps"] = f"stops at step {resolved.stop_step:,}"
     lines = [f"  {name:<11} {value}" for name, value in rows.items()]

@@ -32,6 +32,7 @@ def test_the_first_lines_say_what_is_trained_on_what(lines):
         "4 epochs, 16 steps of 16 images, learning rate up to 9.37e-06 in 4 steps"
     )
     assert rows["max_steps"] == "stops at step 3"
+    assert rows["b2"] == "8 of 16 images"
 
 
 def test_parameters_are_in_one_line_and_in_a_table(lines):
@@ -51,4 +52,11 @@ def test_without_regularizer_and_limit_there_is_no_word_of_them():
     shapes = jax.eval_shape(experiment.init_state, experiment.init_rng).variables
     text = overview(experiment, IMAGES, make_mesh(), shapes, "/runs/a")
     assert text.startswith("Training moco_v3\n")
-    assert "regularizer" not in text and "max_steps" not in text
+    assert not any(word in text for word in ("regularizer", "max_steps", "b2"))
+
+
+def test_it_says_where_b2_has_less_than_one_image_a_device(lines):
+    _, _, shapes = lines
+    experiment = tiny_experiment(batch_size=8)
+    text = overview(experiment, IMAGES, make_mesh(), shapes, "/runs/a")
+    assert "b2          4 of 8 images, less than one a device" in text
