@@ -11,7 +11,7 @@ import numpy as np
 
 from ser_jax.models.outputs import Encoder, EncoderOutput, Pictures, RowEncoder
 from ser_jax.models.placement import by_device, by_rows, everywhere
-from ser_jax.views.view import View, ViewSpec, split_rows
+from ser_jax.views.view import View, ViewSpec, join_rows, split_rows
 
 # Number of the call, rows -> what `RowEncoder.drop_path_factors` gives for these.
 DropPath = Callable[[int, int], jax.Array | None]
@@ -167,24 +167,22 @@ def class_tokens(
         names: A view's name and those that extend it: its whole batch; or either alone.
 
     Returns:
-        `[b, d]`, float32. The order of the images is one for all views, but may depend
-        on the number of devices.
+        `[b, d]`, float32, in the order of the batch.
     """
-    cls = [features[name].cls for name in names]
+    first, *rest = (features[name].cls for name in names)
     count = views[names[0]].replaced
+    if not rest:
+        return split_rows(first, count)[0] if count else first
+    (b2,) = rest
     if not count:
-        return jnp.concatenate(cls)
-    whole, *extending = cls
-    if not extending:
-        return split_rows(whole, count)[0]
+        return join_rows(first, b2)
     # b2's rows are put where they belong: those of b1 need not move.
-    (b2,) = extending
-    rows = split_rows(np.arange(whole.shape[0]), count)[1]
-    place = np.zeros(whole.shape[0], np.int32)
+    rows = split_rows(np.arange(first.shape[0]), count)[1]
+    place = np.zeros(first.shape[0], np.int32)
     place[rows] = np.arange(count)
-    is_b2 = np.zeros((whole.shape[0], 1), bool)
+    is_b2 = np.zeros((first.shape[0], 1), bool)
     is_b2[rows] = True
-    return jnp.where(is_b2, by_rows(b2[place]), whole)
+    return jnp.where(is_b2, by_rows(b2[place]), first)
 
 
 def interleave(views: Sequence[jax.Array]) -> jax.Array:

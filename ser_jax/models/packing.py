@@ -134,14 +134,16 @@ class Packed:
 
     def cls(self, xs) -> list[jax.Array]:
         """Class tokens of each size, `[b, d]`."""
-        return [
-            part[:, n]
-            if count is None
-            else jnp.take_along_axis(part, count[:, None, None], axis=1)[:, 0]
-            for part, count, (_, n) in zip(
-                self._split(xs), self.counts, self.sizes, strict=True
-            )
-        ]
+        (x,), found, first = xs, [], 0
+        for count, (b, n), (_, width) in zip(
+            self.counts, self.sizes, self.places, strict=True
+        ):
+            if count is None:  # else all of x would be copied
+                found.append(x[first + n : first + b * width : width])
+            else:
+                found.append(x[first + jnp.arange(b) * width + count])
+            first += b * width
+        return found
 
     def _joined(self, parts: Sequence[jax.Array]) -> jax.Array:
         flat = []

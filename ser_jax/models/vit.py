@@ -348,7 +348,7 @@ class ViT(nn.Module):
         block, looped = self._block(), self.scan and depth > 1
 
         def body(xs, layer):
-            layer_params, layer_keep = layer
+            xs, (layer_params, layer_keep) = _in_turn(xs, layer)
             factors = (
                 [None] * len(xs) if layer_keep is None else lie.factors(layer_keep)
             )
@@ -379,6 +379,21 @@ class ViT(nn.Module):
         rates = jnp.linspace(0.0, self.drop_path_rate, self.depth)[None, :, None]
         shape = (batch, self.depth, 2)  # rows first: more of them change no other's
         return jax.random.bernoulli(rng, 1 - rates, shape) / (1 - rates)
+
+
+@jax.custom_vjp
+def _in_turn(xs, layer):
+    """As they are; backward, a layer's weights have their gradient before the next's.
+
+    A compiler may else put them off until they are reduced, and keep what they need.
+    """
+    return xs, layer
+
+
+_in_turn.defvjp(
+    lambda *given: (given, None),
+    lambda _, grads: jax.lax.optimization_barrier(grads),
+)
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)

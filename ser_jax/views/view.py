@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 from ser_jax.geometry.group import Element, Group
 from ser_jax.views.recipe import Photometry, Recipe
@@ -183,3 +184,19 @@ def split_rows(x: Any, num_equiv: int) -> tuple[Any, Any]:
         standard.reshape(b - num_equiv, *rest),
         equiv.reshape(num_equiv, *rest),
     )
+
+
+def join_rows(standard: jax.Array, equiv: jax.Array) -> jax.Array:
+    """Undoes `split_rows`, as little moved.
+
+    Args:
+        standard: b1, `[b - num_equiv, ...]`.
+        equiv: b2, `[num_equiv, ...]`.
+
+    Returns:
+        `[b, ...]`, in the order of the batch.
+    """
+    b, rest = standard.shape[0] + equiv.shape[0], standard.shape[1:]
+    groups = math.gcd(b, equiv.shape[0])
+    parts = [x.reshape(groups, -1, *rest) for x in (equiv, standard)]
+    return jnp.concatenate(parts, axis=1).reshape(b, *rest)

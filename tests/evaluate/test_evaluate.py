@@ -245,7 +245,7 @@ def test_two_processes_find_what_one_does(run, workdir, tmp_path, release):
         _, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr
     found = json.loads((tmp_path / "two" / "results.json").read_text())["tasks"]
-    assert found["knn"] == pytest.approx(expected["tasks"]["knn"], abs=0.005)
+    assert found["knn"] == pytest.approx(expected["tasks"]["knn"], abs=0.01)
     linear = expected["tasks"]["linear"]["top1"]
     assert found["linear"]["top1"] == pytest.approx(linear, abs=0.02)
     probe = expected["tasks"]["rotation_probe"]
