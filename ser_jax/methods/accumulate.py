@@ -58,7 +58,8 @@ def value_and_grad(
 
     Returns:
         What `term` gives and its gradient by `variables.params`, summed in their type,
-        float32: but for rounding those of the whole batch at once.
+        float32: but for rounding those of the whole batch at once, and for stochastic
+        depth where a part's rows are padded or b1 is whole, which draws anew.
     """
     make_views, params = learner.make_views, variables.params
     assert isinstance(make_views, ViewMaker)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ser_jax.models.outputs import Encoder, EncoderOutput, Pictures, RowEncoder
 from ser_jax.models.placement import by_device, by_rows, everywhere
-from ser_jax.views.view import View, ViewSpec, join_rows, split_rows
+from ser_jax.views.view import View, ViewSpec, join_rows, place_of_rows, split_rows
 
 # Number of the call, rows -> what `RowEncoder.drop_path_factors` gives for these.
 DropPath = Callable[[int, int], jax.Array | None]
@@ -30,10 +30,10 @@ def encode(
 ) -> tuple[dict[str, EncoderOutput], Any]:
     """Features of some views, and the encoder's new BatchNorm statistics.
 
-    Views of one size are encoded in one call. Only with BatchNorm in the encoder does
-    each view have a call, and statistics, of its own, as in MoCo v3 and BYOL; but those
-    of one `statistics_group` share theirs, as the local views of DINO, and if `joint`
-    all of one size that are of no group, as in SimCLR and EquiMod.
+    All views are encoded in one pass. Only with BatchNorm in the encoder does each view
+    have a call, and statistics, of its own, as in MoCo v3 and BYOL; but those of one
+    `statistics_group` share theirs, as the local views of DINO, and if `joint` all of
+    one size that are of no group, as in SimCLR and EquiMod.
 
     Args:
         encoder: The encoder.
@@ -47,7 +47,10 @@ def encode(
         drop_path: Draws stochastic depth; None for none, as in a teacher.
 
     Returns:
-        View name -> features, and the running statistics after these views.
+        View name -> features, and the running statistics after these views. Those of a
+        view that is `replaced` are of all its rows, b2's among them; of one that is
+        `spread`, but for `cls`, of all rows that were encoded together. `class_tokens`
+        and `ser_directions.directions` take them so.
     """
     calls: dict[Any, list[str]] = {}
     for spec in specs:
@@ -106,7 +109,10 @@ def _by_device(
         drawn = drop_path and drop_path(i, of_call[0].images.shape[0] * num)
         if drawn is None:
             break
-        keep = [*(keep or []), [drawn[j::num] for j in range(num)]]
+        draws = [drawn[j::num] for j in range(num)]
+        if count := calls[i][0].replaced:  # each row's is the one it would have in b1
+            draws = [x[place_of_rows(x.shape[0], count)] for x in draws]
+        keep = [*(keep or []), draws]
 
     def own(params: Any, rows: Any) -> list[list[EncoderOutput]]:
         pictures, keep = rows
@@ -177,12 +183,8 @@ def class_tokens(
     if not count:
         return join_rows(first, b2)
     # b2's rows are put where they belong: those of b1 need not move.
-    rows = split_rows(np.arange(first.shape[0]), count)[1]
-    place = np.zeros(first.shape[0], np.int32)
-    place[rows] = np.arange(count)
-    is_b2 = np.zeros((first.shape[0], 1), bool)
-    is_b2[rows] = True
-    return jnp.where(is_b2, by_rows(b2[place]), first)
+    place = place_of_rows(first.shape[0], count) - (first.shape[0] - count)
+    return jnp.where(place[:, None] >= 0, by_rows(b2[np.maximum(place, 0)]), first)
 
 
 def interleave(views: Sequence[jax.Array]) -> jax.Array:

@@ -152,7 +152,7 @@ class Learner:
         return self.loss_of(features, params, variables, views, step)
 
     def drop_path(self, rng: jax.Array) -> DropPath:
-        """How stochastic depth is drawn; where there is none, None is."""
+        """Draws stochastic depth; None where the encoder has none."""
 
         def draw(call: int, num_rows: int) -> jax.Array | None:
             encoder = cast(RowEncoder, self.encoder)

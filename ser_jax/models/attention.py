@@ -7,8 +7,6 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ser_jax.models.placement import on_own_rows
-
 IMPLEMENTATIONS = ("auto", "xla", "fused", "cudnn")
 _MASKED = -1e30  # a finite logit, so that a row without any token gives no NaN
 _LANES = 128  # of a TPU's vector register
@@ -28,18 +26,12 @@ def attend(
         num_heads: Heads; a divisor of d.
         lengths: How many tokens of an image, its first, are attended to, `[b]`, int32;
             None for all. What comes of the others means nothing.
-        implementation: "xla", or "auto" for the same. "fused": one kernel for all heads
-            of an image, whose logits never reach the memory (TPU; interpreted
-            elsewhere). "cudnn": NVIDIA's, on GPUs, in bfloat16 or float16.
+        implementation: "xla", or "auto" for the same. "cudnn": NVIDIA's, on GPUs, in
+            bfloat16 or float16. ("fused" is `fused`, which takes other arguments.)
 
     Returns:
         `[b, n, d]`, the dtype of `packed`.
     """
-    if implementation == "fused":
-        if lengths is None:
-            lengths = jnp.full(packed.shape[0], packed.shape[1], jnp.int32)
-        one_size = functools.partial(_one_size, num_heads)
-        return on_own_rows(one_size, packed, lengths)
     if implementation == "cudnn":
         return _cudnn(packed, num_heads, lengths)
     return _xla(packed, num_heads, lengths)
@@ -75,14 +67,6 @@ def _cudnn(packed, num_heads, lengths):
     return out[:, :n].reshape(b, n, d)
 
 
-def _one_size(num_heads, packed, lengths):
-    b, n, _ = packed.shape
-    packed = jnp.pad(packed, [(0, 0), (0, -n % ALIGNED), (0, 0)])
-    sizes = (packed.shape[:2],)
-    flat = packed.reshape(-1, packed.shape[2])
-    return fused(num_heads, sizes, flat, (lengths,)).reshape(*sizes[0], -1)[:, :n]
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def fused(
     num_heads: int,
@@ -90,7 +74,10 @@ def fused(
     packed: jax.Array,
     lengths: tuple[jax.Array, ...],
 ) -> jax.Array:
-    """`attend` in one kernel, on images of several sizes, each on its device's own.
+    """`attend` in one kernel for all heads of an image, of images of several sizes.
+
+    Logits never reach the memory. For TPUs; interpreted elsewhere. It is one device's
+    program: on a mesh it runs in `by_device`.
 
     Args:
         num_heads: Heads; a divisor of d.

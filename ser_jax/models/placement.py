@@ -2,7 +2,7 @@
 
 What is computed for each image alone is split over all devices by itself. A kernel is
 one device's program: it runs on each device's own rows. Outside of a mesh
-(`jax.set_mesh`) all of this does nothing.
+(`jax.set_mesh`) all of this moves nothing.
 """
 
 import functools
@@ -88,33 +88,6 @@ def _everywhere_backward(num_rows, total, g):
 everywhere.defvjp(_everywhere_forward, _everywhere_backward)
 
 
-def on_own_rows(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-    """A function of rows, called by each device on its own.
-
-    Args:
-        function: Of arrays `[b, ...]`, each row of whose result depends on the same
-            row of its arguments alone.
-        *arrays: Its arguments; b need not be a multiple of the devices.
-
-    Returns:
-        Its result, `[b, ...]`.
-    """
-    mesh = _mesh()
-    if mesh is None:
-        return function(*arrays)
-    b = arrays[0].shape[0]
-    missing = -b % mesh.size
-    if missing:
-        arrays = tuple(
-            jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in arrays
-        )
-    rows = PartitionSpec(mesh.axis_names)
-    result = jax.shard_map(function, in_specs=rows, out_specs=rows, check_vma=False)(
-        *arrays
-    )
-    return result[:b]
-
-
 def by_device(function: Callable[[Any, Any], Any], weights: Any, rows: Any) -> Any:
     """A function of weights and rows, called by each device on its own rows.
 
@@ -126,7 +99,8 @@ def by_device(function: Callable[[Any, Any], Any], weights: Any, rows: Any) -> A
         function: Of `weights` and of `rows`; rows of its results depend on the same
             rows alone.
         weights: Pytree of arrays, whole on every device.
-        rows: Pytree of arrays `[b, ...]`, b multiples of the devices.
+        rows: Pytree of arrays `[b, ...]`, each b a multiple of the devices: of global
+            batches and of what `ViewMaker` spreads.
 
     Returns:
         Its result, a pytree of arrays `[b, ...]`.

@@ -22,6 +22,7 @@ from ser_jax.views.view import (
     View,
     ViewSpec,
     equiv_count,
+    place_of_rows,
     split_rows,
 )
 
@@ -109,6 +110,7 @@ class ViewMaker:
         batch_size = jax.tree.leaves(batch["crops"])[0].shape[0]
         count = equiv_count(batch_size, self.share) if extended else 0
         active = self._active(count, step)
+        sides = {name: crops.shape[1] for name, crops in batch["crops"].items()}
         sketches: dict[str, Sketch] = {}
         num_geometric = 0
         for i, (spec, recipe) in enumerate(zip(self.specs, self.recipes, strict=True)):
@@ -116,10 +118,11 @@ class ViewMaker:
                 original = sketches[spec.copy_of]
                 turns = jnp.full_like(original.params.quarter_turns, spec.quarter_turns)
                 params = dataclasses.replace(original.params, quarter_turns=turns)
-                view = dataclasses.replace(original.view, params=params)
+                view = View(original.view.images, params, original.view.recipe)
                 sketches[spec.name] = Sketch(view, params)
                 continue
-            rows = self._rows(spec, batch_size, count, spec.name in extended, apart)
+            is_extended = spec.name in extended
+            rows = self._rows(spec, batch_size, count, is_extended, apart, sides)
             images, crop = rows.taken(_crops(batch, spec.source))
             if spec.extends and self.share_factor is not None:
                 if spec.source != spec.extends:
@@ -197,6 +200,7 @@ class ViewMaker:
         count: int,
         is_extended: bool,
         apart: bool,
+        sides: Mapping[str, int],
     ) -> "_Rows":
         """The rows of the batch that a view is made of, and how they lie."""
         if not (spec.extends or is_extended):
@@ -205,10 +209,11 @@ class ViewMaker:
         if is_aligned or not self.whole_b1:
             part = 1 if spec.extends else 0
             return _Rows(lambda x: split_rows(x, count)[part])
-        b1, b2 = split_rows(np.arange(batch_size), count)
         if is_extended:  # every image's draw is the one that it would have in b1
-            return _Rows(places=np.argsort([*b1, *b2]), replaced=count)
-        alike = [x for x in self.specs if x.extends and x.small == spec.small]
+            return _Rows(places=place_of_rows(batch_size, count), replaced=count)
+        b2 = split_rows(np.arange(batch_size), count)[1]
+        side = sides[spec.source]
+        alike = [x for x in self.specs if x.extends and sides[x.source] == side]
         alike = [spec] if apart else alike
         num = len(alike)
         places = np.repeat(np.arange(count), num)

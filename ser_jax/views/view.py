@@ -7,6 +7,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ser_jax.geometry.group import Element, Group
 from ser_jax.views.recipe import Photometry, Recipe
@@ -184,6 +185,19 @@ def split_rows(x: Any, num_equiv: int) -> tuple[Any, Any]:
         standard.reshape(b - num_equiv, *rest),
         equiv.reshape(num_equiv, *rest),
     )
+
+
+def place_of_rows(batch_size: int, num_equiv: int) -> np.ndarray:
+    """Where `split_rows` puts each row of a batch.
+
+    Args:
+        batch_size: Global batch size, b.
+        num_equiv: Size of b2.
+
+    Returns:
+        Place of each row in b1 followed by b2, `[b]`, int.
+    """
+    return np.argsort(np.concatenate(split_rows(np.arange(batch_size), num_equiv)))
 
 
 def join_rows(standard: jax.Array, equiv: jax.Array) -> jax.Array:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from helpers.support import assert_close
 
-from ser_jax.models.attention import attend
-from ser_jax.train.sharding import batch_sharded, make_mesh
+from ser_jax.models.attention import ALIGNED, attend, fused
 
 HEADS, WIDTH = 4, 32
 
@@ -34,13 +33,25 @@ def by_hand(packed, lengths):
     return out
 
 
+def attended(packed, lengths, implementation):
+    """`attend`, or the kernel on images of this one size."""
+    b, n, width = packed.shape
+    if implementation != "fused":
+        return attend(packed, HEADS, lengths, implementation)
+    lengths = jnp.full(b, n, jnp.int32) if lengths is None else lengths
+    wide = jnp.pad(packed, [(0, 0), (0, -n % ALIGNED), (0, 0)])
+    sizes = (wide.shape[:2],)
+    out = fused(HEADS, sizes, wide.reshape(-1, width), (lengths,))
+    return out.reshape(*sizes[0], -1)[:, :n]
+
+
 @pytest.mark.parametrize("implementation", ["xla", "fused"])
 @pytest.mark.parametrize("lengths", [None, (21, 13, 1)])
 def test_value(implementation, lengths):
     packed, _ = packed_and_cotangent(3, 21)
     given = None if lengths is None else jnp.array(lengths)
     expected = by_hand(packed, lengths or (21,) * 3)
-    out = attend(packed, HEADS, given, implementation)
+    out = attended(packed, given, implementation)
     there = ~np.isnan(expected)
     assert_close(out[there], expected[there])
     assert np.all(np.isfinite(out))
@@ -56,28 +67,12 @@ def test_the_kernels_gradient_is_the_plain_ones(lengths, dtype):
         g = jnp.where(there[..., None], g, 0)
 
     def grad(implementation):
-        out, pull = jax.vjp(lambda x: attend(x, HEADS, lengths, implementation), packed)
+        out, pull = jax.vjp(lambda x: attended(x, lengths, implementation), packed)
         return np.asarray(pull(g)[0], np.float32), out.dtype
 
     (plain, _), (fused, out_dtype) = grad("xla"), grad("fused")
     assert out_dtype == dtype and np.any(plain)
     assert_close(fused, plain, 1e-5 if dtype == jnp.float32 else 2e-2, 1e-6)
-
-
-@pytest.mark.parametrize("b", [8, 11])
-def test_every_device_runs_the_kernel_on_its_own_rows(b):
-    """Also where the devices do not divide the rows, as of b2."""
-    packed, _ = packed_and_cotangent(b, 5)
-    lengths = jnp.arange(b, dtype=jnp.int32) % 5 + 1
-    alone = attend(packed, HEADS, lengths, "fused")
-    mesh = make_mesh()
-    rows = batch_sharded(mesh) if b % mesh.size == 0 else None
-    with jax.set_mesh(mesh):
-        lowered = jax.jit(
-            lambda x, n: attend(x, HEADS, n, "fused"), in_shardings=rows
-        ).lower(packed, lengths)
-    assert "manual" in lowered.as_text()
-    assert_close(lowered.compile()(packed, lengths), alone, 1e-6)
 
 
 @pytest.mark.parametrize("n", [6, 7])

@@ -79,7 +79,11 @@ def test_64_devices_do_what_one_does_and_send_what_must_be_sent(pair, release):
                 np.testing.assert_allclose(
                     its[name], value, rtol=2e-4, atol=1e-5, err_msg=f"{number} {name}"
                 )
-        np.testing.assert_allclose(found[number]["size"], found["1"]["size"], rtol=1e-6)
+        for part, (length, along) in found["1"]["moved"].items():
+            its_length, its_along = found[number]["moved"][part]
+            assert length > 0
+            assert abs(its_length - length) <= 1e-3 * length, (number, part)
+            assert abs(its_along - along) <= 1e-3 * length, (number, part)
     sent = found["64"]["sent"]
     for row in sent:
         kind = row["shape"].lstrip("(").partition("[")[0]

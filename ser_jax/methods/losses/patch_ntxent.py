@@ -114,8 +114,10 @@ def _vjp_backward(block_tokens, residuals, g):
         return grad_keys + jnp.einsum("ptam,ptd->amd", weights, q), None
 
     chunks = _chunks(block_tokens, images, queries, lse, g)
-    grad_keys, _ = jax.lax.scan(add_chunk, jnp.zeros_like(keys), chunks)
-    return None, grad_queries, grad_keys, None
+    # fp32, or wider: a sum over all queries
+    zeros = jnp.zeros(keys.shape, jnp.promote_types(keys.dtype, queries.dtype))
+    grad_keys, _ = jax.lax.scan(add_chunk, zeros, chunks)
+    return None, grad_queries, grad_keys.astype(keys.dtype), None
 
 
 _negatives_logsumexp.defvjp(_vjp_forward, _vjp_backward, symbolic_zeros=True)

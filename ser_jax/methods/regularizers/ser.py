@@ -18,7 +18,8 @@ Two views of one picture differ by a known group element. View 1's tokens should
 
 A grid is that after `layer` blocks, through a norm of its own; without a target network
 the student's stands for the target's. Means and sums are over slots that hold tokens; k
-and o are constants unless `equiv_grad` says otherwise. `patch_ntxent` has L_01.
+and o are constants unless `equiv_grad` says otherwise, and have the encoder's compute
+dtype. `against_all` has L_01.
 """
 
 import dataclasses
