@@ -13,9 +13,6 @@ from jax.typing import DTypeLike
 from ser_jax.geometry.action import canvas_to_slots, slot_cells
 from ser_jax.models.attention import IMPLEMENTATIONS
 from ser_jax.models.blocks import (
-    HIDDEN,
-    MIXED,
-    QKV,
     Block,
     block_initializers,
     layer_norm,
@@ -33,15 +30,7 @@ from ser_jax.models.outputs import (
 )
 from ser_jax.models.packing import Apart, Packed
 from ser_jax.models.pos_embed import resample_positions, sincos_table
-
-# Policy -> what the backward pass keeps of a block beside its input; None: everything.
-_KEPT: dict[str, tuple[str, ...] | None] = {
-    "auto": None,
-    "none": None,
-    "products": (QKV, MIXED, HIDDEN),
-    "blocks": (QKV, MIXED),
-    "full": (),
-}
+from ser_jax.models.stack import KEPT, run_blocks
 
 
 class ViT(nn.Module):
@@ -143,8 +132,8 @@ class ViT(nn.Module):
                 f"attention is one of {', '.join(IMPLEMENTATIONS)}, not "
                 f"{self.attention!r}."
             )
-        if self.remat not in (*_KEPT, True, False):
-            raise ValueError(f"remat is one of {', '.join(_KEPT)}, not {self.remat!r}.")
+        if self.remat not in (*KEPT, True, False):
+            raise ValueError(f"remat is one of {', '.join(KEPT)}, not {self.remat!r}.")
         if self.scan not in (True, False, "auto"):
             raise ValueError(f"scan is True, False or 'auto', not {self.scan!r}.")
         super().__post_init__()
@@ -233,7 +222,7 @@ class ViT(nn.Module):
             kept = None
             if keep is not None:
                 kept = [jnp.moveaxis(x[:, start:stop], 1, 0) for x in keep]
-            xs = self._run(params, xs, lie, kept)
+            xs = run_blocks(self._block(), params, xs, lie, kept, self.remat, self.scan)
             start = stop
             if stop == self.cls_insert:
                 xs, lie = lie.with_cls(xs, cls_token)
@@ -340,37 +329,6 @@ class ViT(nn.Module):
         parts = zip(*(jax.lax.split(leaf, sizes) for leaf in leaves), strict=True)
         return [jax.tree.unflatten(tree, part) for part in parts]
 
-    def _run(self, params, xs, lie, keep):
-        """Runs one segment of blocks on all sizes."""
-        depth = jax.tree.leaves(params)[0].shape[0]
-        if depth == 0:
-            return xs
-        block, looped = self._block(), self.scan and depth > 1
-
-        def body(xs, layer):
-            xs, (layer_params, layer_keep) = _in_turn(xs, layer)
-            factors = (
-                [None] * len(xs) if layer_keep is None else lie.factors(layer_keep)
-            )
-            return tuple(
-                _apply_block(block, layer_params, *of_one)
-                for of_one in zip(xs, lie.lengths, factors, strict=True)
-            ), None
-
-        policy = self.remat
-        if isinstance(policy, bool):
-            policy = "full" if policy else "none"
-        if (kept := _KEPT[policy]) is not None:
-            names = jax.checkpoint_policies.save_only_these_names(*kept)
-            body = jax.checkpoint(body, prevent_cse=not looped, policy=names)
-        if looped:
-            return jax.lax.scan(body, xs, (params, keep))[0]
-        leaves, tree = jax.tree.flatten((params, keep))
-        layers = (jax.lax.split(leaf, [1] * depth) for leaf in leaves)
-        for parts in zip(*layers, strict=True):
-            xs, _ = body(xs, jax.tree.unflatten(tree, [part[0] for part in parts]))
-        return xs
-
     @nn.nowrap
     def drop_path_factors(self, rng: jax.Array, batch: int) -> jax.Array | None:
         """As of `RowEncoder`."""
@@ -379,24 +337,3 @@ class ViT(nn.Module):
         rates = jnp.linspace(0.0, self.drop_path_rate, self.depth)[None, :, None]
         shape = (batch, self.depth, 2)  # rows first: more of them change no other's
         return jax.random.bernoulli(rng, 1 - rates, shape) / (1 - rates)
-
-
-@jax.custom_vjp
-def _in_turn(xs, layer):
-    """As they are; backward, a layer's weights have their gradient before the next's.
-
-    A compiler may else put them off until they are reduced, and keep what they need.
-    """
-    return xs, layer
-
-
-_in_turn.defvjp(
-    lambda *given: (given, None),
-    lambda _, grads: jax.lax.optimization_barrier(grads),
-)
-
-
-@functools.partial(jax.jit, static_argnums=0, inline=True)
-def _apply_block(block, params, x, lengths, keep):
-    """Traced once for each shape, however many blocks and passes a step has."""
-    return block.apply({"params": params}, x, lengths, keep).astype(block.dtype)

@@ -63,7 +63,7 @@ def measured(experiment: Experiment, num_devices: int) -> dict:
 
 
 def seen(moved) -> dict[str, list[float]]:
-    """Of each part of the weights how far it moved, and how far along some direction."""
+    """How far each part of the weights moved, and how far along some direction."""
     rng, found = np.random.default_rng(0), {}
     for part, tree in moved.items():
         flat = np.concatenate([x.ravel() for x in jax.tree.leaves(tree)])
