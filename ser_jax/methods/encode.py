@@ -1,7 +1,6 @@
 """From views to features, in as few calls of the encoder as their sizes allow."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
@@ -73,8 +72,7 @@ def encode(
                 train=True,
                 mutable=["batch_stats"],
             )
-            num = len(names)
-            outputs.append(_parts(out, [slice(j, None, num) for j in range(num)]))
+            outputs.append(_apart(out, len(names)))
             if names[0] in running:
                 batch_stats = updated.get("batch_stats", {})
     else:
@@ -116,15 +114,10 @@ def _by_device(
 
     def own(params: Any, rows: Any) -> list[list[EncoderOutput]]:
         pictures, keep = rows
-        # Views one after the other, among a device's own rows: none moves.
-        batches = [jax.tree.map(lambda *x: jnp.concatenate(x), *of) for of in pictures]
-        keep = keep and [jnp.concatenate(of) for of in keep]
+        batches = [jax.tree.map(lambda *x: interleave(x), *of) for of in pictures]
+        keep = keep and [interleave(of) for of in keep]
         outs = encoder.apply({"params": params}, batches, keep, method="together")
-        cut = []
-        for of, out in zip(pictures, outs, strict=True):
-            ends = np.cumsum([0, *(part.images.shape[0] for part in of)])
-            cut.append(_parts(out, [slice(*at) for at in itertools.pairwise(ends)]))
-        return cut
+        return [_apart(out, len(of)) for of, out in zip(pictures, outs, strict=True)]
 
     outputs = by_device(own, params, (pictures, keep))
     return [
@@ -133,11 +126,13 @@ def _by_device(
     ]
 
 
-def _parts(out: EncoderOutput, rows: Sequence[slice]) -> list[EncoderOutput]:
-    def part(at: slice) -> EncoderOutput:
-        return jax.tree.map(lambda x: x[at], out)
+def _apart(out: EncoderOutput, num: int) -> list[EncoderOutput]:
+    """Undoes `interleave`."""
 
-    return [part(at) for at in rows]
+    def rows(j: int) -> EncoderOutput:
+        return jax.tree.map(lambda x: x[j::num], out)
+
+    return [rows(j) for j in range(num)]
 
 
 def _pictures(view: View) -> Pictures:

@@ -6,7 +6,6 @@ one device's program: it runs on each device's own rows. Outside of a mesh
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +49,7 @@ def everywhere(x: jax.Array, num_rows: int | None = None) -> jax.Array:
     Args:
         x: `[b, ...]`. Its gradient goes back to the devices that have its rows.
         num_rows: How many rows are meant, the first; None for all. The others are
-            padding, which is not sent.
+            padding, which is not sent; `x` is then `[b, m, ...]`.
 
     Returns:
         `x`, or its first rows.
@@ -64,11 +63,12 @@ def everywhere(x: jax.Array, num_rows: int | None = None) -> jax.Array:
 
     def gathered(own: jax.Array) -> jax.Array:
         """Each device takes a piece of every row, leaves out padding, and sends it."""
-        flat = own.reshape(own.shape[0], -1)
-        flat = jnp.pad(flat, [(0, 0), (0, -flat.shape[1] % devices)])
-        pieces = jax.lax.all_to_all(flat, axes, 1, 0, tiled=True)[:num_rows]
-        flat = jax.lax.all_gather(pieces, axes, axis=1, tiled=True)
-        return flat[:, : math.prod(own.shape[1:])].reshape(num_rows, *own.shape[1:])
+        width = own.shape[1]
+        edges = [(0, 0)] * own.ndim
+        edges[1] = (0, -width % devices)
+        pieces = jax.lax.all_to_all(jnp.pad(own, edges), axes, 1, 0, tiled=True)
+        whole = jax.lax.all_gather(pieces[:num_rows], axes, axis=1, tiled=True)
+        return whole[:, :width]
 
     rows = PartitionSpec(axes)
     return jax.shard_map(
