@@ -116,7 +116,7 @@ def topology_table(figures: Figures) -> str:
         quotient = f"{ours / base:.4f}" if ours and base else ""
         cells.append((label, _text(base), _text(ours), quotient))
     devices = "{num_devices} x {device_kind} of {num_hosts} host(s)".format(**figures)
-    memory = f"{figures['chip_memory_bytes'] * giga:.1f} GB each"
+    memory = f"{(figures['chip_memory_bytes'] or 0) * giga:.1f} GB each"
     fits = "The step fits." if figures["fits"] else "THE STEP DOES NOT FIT."
     lines = [f"{figures['topology']}: {devices}, {memory}. {fits}", "", table(cells)]
     if 0 < figures["b2_images"] < figures["num_devices"]:
@@ -138,14 +138,21 @@ def topology_table(figures: Figures) -> str:
         for row in figures["largest_collectives"]
     ]
     floor = _text(mega * figures["gradient_wire_bytes"])
-    rate, host = (_text(figures[k]) for k in ("images_per_s", "images_per_s_per_host"))
-    return "\n".join(
-        [
-            *lines,
+    estimates = []
+    if shares:  # a GPU's compiler has none
+        rate, host = (
+            _text(figures[k]) for k in ("images_per_s", "images_per_s_per_host")
+        )
+        estimates = [
             "",
             f"At most {rate} images/s; each host loads {host} of them.",
             "",
             table([("compiler's time, ms", "base", "step"), *shares]),
+        ]
+    return "\n".join(
+        [
+            *lines,
+            *estimates,
             "",
             table([("largest collectives", "MB sent", "of"), *sent]),
             f"To reduce the gradient once, in float32, a device sends {floor} MB.",

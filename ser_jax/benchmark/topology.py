@@ -18,6 +18,7 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from ser_jax.benchmark.gpus import GPUS
 from ser_jax.benchmark.program import Program
 from ser_jax.evaluate.cost.compare import without_regularizer
 from ser_jax.train.accounting import shared_crop_images
@@ -56,17 +57,21 @@ class Compiled(NamedTuple):
 
 
 def slice_mesh(topology: str) -> Mesh:
-    """A mesh over the devices of a slice that is not here.
+    """A mesh over devices that are not here.
 
     Args:
-        topology: Kind of chip and its sides, like "v5e:2x4", "v5p:2x2x2", "v6e:2x4".
+        topology: Kind of chip and its sides, like "v5e:2x4", "v5p:2x2x2", "v6e:2x4"; or
+            kind and number of GPUs of one host, like "h100:8".
 
     Returns:
         The mesh.
 
     Raises:
-        ValueError: If libtpu is not installed or knows no such slice.
+        ValueError: If the compiler is not installed or knows no such slice.
     """
+    kind, _, number = topology.partition(":")
+    if kind in GPUS and re.fullmatch("[1-9][0-9]*", number):
+        return _gpu_mesh(GPUS[kind], int(number))
     for name, value in _NOT_A_TPU_VM.items():
         os.environ.setdefault(name, value)
     if importlib.util.find_spec("libtpu") is None:
@@ -83,9 +88,26 @@ def slice_mesh(topology: str) -> Mesh:
     except Exception as error:  # of many types, by version
         raise ValueError(
             f"the TPU compiler knows no slice {topology!r} ({error}). Slices are "
-            "written like v5e:1x1 (one chip), v5e:2x4, v5e:8x8, v6e:2x4, v5p:2x2x2."
+            "written like v5e:1x1 (one chip), v5e:2x4, v5e:8x8, v6e:2x4, v5p:2x2x2, "
+            f"GPUs like {', '.join(f'{gpu}:8' for gpu in GPUS)}."
         ) from None
     return make_mesh(list(devices))
+
+
+def _gpu_mesh(description: str, number: int) -> Mesh:
+    """A mesh over GPUs of one host, compiled for without trying what is fastest."""
+    if importlib.util.find_spec("jax_cuda12_plugin") is None:
+        raise ValueError(
+            "--topology of GPUs needs XLA's compiler for them, which is not installed: "
+            'pip install "jax[cuda12]" (x86 Linux, 4 GB; no GPU is needed).'
+        )
+    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # there is no driver
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0"
+    found = topologies.get_topology_desc(
+        "", "cuda", target_config=description, topology=f"1x1x{number}"
+    )
+    return make_mesh(list(found.devices))
 
 
 def compile_for(experiment: Experiment, mesh: Mesh) -> Compiled:
@@ -110,7 +132,7 @@ def compile_for(experiment: Experiment, mesh: Mesh) -> Compiled:
         return Compiled(num_bytes, None, "", time.perf_counter() - started)
     seconds = time.perf_counter() - started
     memory, text = compiled.memory_analysis(), compiled.as_text()
-    assert memory is not None and text is not None  # both are told for TPUs
+    assert memory is not None and text is not None  # TPUs and GPUs tell both
     return Compiled(memory.peak_memory_in_bytes, Program(text), text, seconds)
 
 
@@ -205,8 +227,8 @@ def measure_topology(
         for name in ("compiler_ms", "flops"):
             ours, base = figures[name], figures[f"{name}_base"]
             figures[f"{name}_ratio"] = ours / base if ours and base else None
-    if figures["fits"]:
-        rate = 1e3 * experiment.batch_size / (figures["compiler_ms"] or math.inf)
+    if figures["compiler_ms"]:
+        rate = 1e3 * experiment.batch_size / figures["compiler_ms"]
         figures |= {"images_per_s": rate, "images_per_s_per_host": rate / hosts}
     if not figures["fits"]:
         figures["remedies"] = dict(_remedies(experiment, mesh))
@@ -216,7 +238,9 @@ def measure_topology(
 def _figures(compiled: Compiled, num_devices: int, sheet: Chip) -> dict[str, Any]:
     """What one program costs; all but memory None if it does not fit."""
     figures: dict[str, Any] = {
-        "fits": compiled.program is not None,
+        # A TPU's compiler refuses what does not fit, a GPU's does not.
+        "fits": compiled.program is not None
+        and compiled.peak_memory_bytes <= (sheet.memory or math.inf),
         "peak_memory_bytes": compiled.peak_memory_bytes,
         "compile_s": compiled.compile_s,
     }
@@ -239,18 +263,21 @@ def _figures(compiled: Compiled, num_devices: int, sheet: Chip) -> dict[str, Any
         kind = by_kind.setdefault(row.kind, {"count": 0, "wire_bytes": 0})
         kind["count"] += row.times
         kind["wire_bytes"] += row.wire_bytes
-    flops = program.flops()
-    return figures | {
-        "compiler_ms": sum(parts.values()),
-        "custom_call_ms": kernels_ms,
-        "ms_by_part": dict(sorted(parts.items(), key=lambda part: -part[1])),
-        "flops": flops,
-        "peak_share": 1e3 * flops / (sum(parts.values()) or math.inf) / sheet.flops,
-        "wire_bytes": sum(row.wire_bytes for row in rows),
-        "collectives": sum(row.times for row in rows),
-        "collectives_by_kind": by_kind,
-        "largest_collectives": [row._asdict() for row in rows[:_LARGEST]],
-    }
+    flops, total = program.flops(), sum(parts.values())
+    return (
+        figures
+        | {
+            "compiler_ms": total or None,  # a GPU's compiler estimates nothing
+            "custom_call_ms": kernels_ms,
+            "ms_by_part": dict(sorted(parts.items(), key=lambda part: -part[1])),
+            "flops": flops,
+            "peak_share": 1e3 * flops / total / sheet.flops if total else None,
+            "wire_bytes": sum(row.wire_bytes for row in rows),
+            "collectives": sum(row.times for row in rows),
+            "collectives_by_kind": by_kind,
+            "largest_collectives": [row._asdict() for row in rows[:_LARGEST]],
+        }
+    )
 
 
 def _gradient_wire_bytes(experiment: Experiment, num_devices: int) -> float:

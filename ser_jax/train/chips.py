@@ -11,7 +11,8 @@ class Chip(NamedTuple):
     Attributes:
         flops: Peak FLOP/s of dense bfloat16 products.
         bandwidth: Bytes per second between its memory and its cores.
-        memory: Bytes that programs may use, of TPUs; None where devices tell.
+        memory: Bytes that programs may use, where a device does not tell; None where it
+            comes in several sizes.
         clock_hz: Cycles a second that the TPU compiler's estimates are in; None where
             there are no such estimates.
     """
@@ -26,8 +27,9 @@ class Chip(NamedTuple):
 # no sparsity; v4 and v5p: a chip's two cores are one device.
 CHIPS = {
     "H100 PCIe": Chip(756e12, 2_000 * _GB),
-    "H100": Chip(989e12, 3_350 * _GB),
-    "H200": Chip(989e12, 4_800 * _GB),
+    "H100": Chip(989e12, 3_350 * _GB, 80 * _GB),
+    "H200": Chip(989e12, 4_800 * _GB, 141 * _GB),
+    "A100-SXM4-80GB": Chip(312e12, 2_039 * _GB, 80 * _GB),
     "A100": Chip(312e12, 2_039 * _GB),
     "TPU v6": Chip(918e12, 1_640 * _GB, int(31.25 * _GIB), 1.75e9),
     "TPU v5 lite": Chip(197e12, 819 * _GB, int(15.75 * _GIB), 1.5e9),

@@ -60,16 +60,15 @@ def device_memory(device: Any) -> float:
         device: A `jax.Device`, here or not.
 
     Returns:
-        By its data sheet, or as it says itself; infinite if nobody does.
+        As it says itself, or by its data sheet; infinite if nobody does.
     """
-    sheet = chip(device.device_kind)
-    if sheet is not None and sheet.memory is not None:
-        return sheet.memory
     try:
         stats = device.memory_stats() or {}
-    except jax.errors.JaxRuntimeError:  # a device that is not here
+    except (jax.errors.JaxRuntimeError, NotImplementedError):  # it is not here
         stats = {}
-    return stats.get("bytes_limit", math.inf)
+    sheet = chip(device.device_kind)
+    known = math.inf if sheet is None or sheet.memory is None else sheet.memory
+    return stats.get("bytes_limit", known)
 
 
 def _remat(

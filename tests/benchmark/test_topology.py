@@ -79,3 +79,23 @@ def test_a_slice_needs_the_compiler(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match=r'pip install -e "\.\[tpu\]"'):
         slice_mesh("v5e:2x4")
+
+
+def test_without_xlas_compiler_for_gpus_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'pip install "jax\[cuda12\]"'):
+        slice_mesh("h100:8")
+
+
+def test_where_the_compiler_estimates_no_time_the_table_has_none(here, monkeypatch):
+    """As for GPUs, whose compiler does not refuse what does not fit either."""
+    small = CHIP._replace(memory=1000)
+    monkeypatch.setattr(topology, "chip", lambda _: small)
+    monkeypatch.setattr(topology, "_remedies", lambda *_: {"a remedy": 1}.items())
+    experiment = build(tiny_config("simclr", "none"), 64)
+    figures = measure_topology(experiment, "h100:2", lambda *_: None)
+    assert figures["compiler_ms"] is None and figures["peak_share"] is None
+    assert not figures["fits"] and figures["peak_memory_bytes"] > 1000
+    assert "DOES NOT FIT" in topology_table(figures)
+    fitting = figures | {"fits": True}
+    assert "images/s" not in topology_table(fitting)

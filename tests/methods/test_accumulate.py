@@ -16,8 +16,9 @@ from ser_jax.train.sharding import make_mesh, replicated, shard_batch
 from ser_jax.train.step import make_equiv_grad_norm
 
 pytestmark = pytest.mark.slow
-# Every base and every add-on; without one, there is less of the same. On eight devices SER's b1 stays whole and its b2, 12 of
-# 24 images, is copied, two rows a device for three parts; on one it is cut.
+# Every base and every add-on; without one, there is less of the same. On eight devices
+# SER's b1 stays whole and its b2, 12 of 24 images, is copied, two rows a device for
+# three parts; on one it is cut.
 SAMPLE = [
     *(("simclr", "ser", 8), ("barlow_twins", "stl", 1), ("dino", "equimod", 1)),
     *(("moco_v3", "augself", 1), ("byol", "essl", 1)),
