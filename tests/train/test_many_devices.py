@@ -13,6 +13,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers.many_devices import B2
 from helpers.support import program_env
 
 from ser_jax.methods.objectives import OBJECTIVES
@@ -40,6 +41,12 @@ FLOOR = (
     ("target", "all-to-all", "f32"),
 )
 SMALL = 2048  # bytes: scalars, elements, which slots are filled
+# Of b2's two views, each once, and a tenth for what is small: keys, moved and not, in 24
+# slots of 16 float32; pictures as bytes, which an all-reduce sends twice.
+MOST_OF = {
+    "regularizer, forward": 1.1 * 2 * B2 * 2 * 24 * 16 * 4,
+    "views": 1.1 * 2 * 2 * B2 * 16 * 16 * 3,
+}
 
 
 def pytest_generate_tests(metafunc):
@@ -91,5 +98,7 @@ def test_64_devices_do_what_one_does_and_send_what_must_be_sent(pair, release):
         assert is_floor or row["wire_bytes"] <= SMALL, row
     gradients = [row for row in sent if row["part"] == "student, backward"]
     assert sum(row["wire_bytes"] > SMALL for row in gradients) == 1
+    for part, most in MOST_OF.items():
+        assert num_bytes(row for row in sent if row["part"] == part) <= most, part
     if "base" in found:
         assert num_bytes(sent) <= MOST * num_bytes(found["base"]["sent"])
