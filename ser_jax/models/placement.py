@@ -6,6 +6,7 @@ one device's program: it runs on each device's own rows. Outside of a mesh
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -63,12 +64,15 @@ def everywhere(x: jax.Array, num_rows: int | None = None) -> jax.Array:
 
     def gathered(own: jax.Array) -> jax.Array:
         """Each device takes a piece of every row, leaves out padding, and sends it."""
-        width = own.shape[1]
-        edges = [(0, 0)] * own.ndim
-        edges[1] = (0, -width % devices)
-        pieces = jax.lax.all_to_all(jnp.pad(own, edges), axes, 1, 0, tiled=True)
-        whole = jax.lax.all_gather(pieces[:num_rows], axes, axis=1, tiled=True)
-        return whole[:, :width]
+        shape = own.shape[1:]
+        if shape[0] % devices:  # else its layout stays as it is
+            own = own.reshape(own.shape[0], -1)
+            own = jnp.pad(own, [(0, 0), (0, -own.shape[1] % devices)])
+        pieces = jax.lax.all_to_all(own, axes, 1, 0, tiled=True)[:num_rows]
+        whole = jax.lax.all_gather(pieces, axes, axis=1, tiled=True)
+        if shape[0] % devices:
+            whole = whole[:, : math.prod(shape)].reshape(-1, *shape)
+        return whole
 
     rows = PartitionSpec(axes)
     return jax.shard_map(

@@ -8,10 +8,10 @@ from ser_jax.models.placement import by_device, everywhere
 from ser_jax.train.sharding import batch_sharded, make_mesh
 
 
-@pytest.mark.parametrize("num_rows", [None, 11, 3])
-def test_gathered_rows_and_their_gradient(num_rows):
+@pytest.mark.parametrize("num_rows, width", [(None, 3), (11, 3), (3, 3), (11, 16)])
+def test_gathered_rows_and_their_gradient(num_rows, width):
     mesh, rng = make_mesh(), np.random.default_rng(0)
-    x = rng.normal(size=(16, 3, 5)).astype(np.float32)
+    x = rng.normal(size=(16, width, 5)).astype(np.float32)
     weight = rng.normal(size=x[:num_rows].shape).astype(np.float32)
 
     def loss(x):
