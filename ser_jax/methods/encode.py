@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ser_jax.models.outputs import Encoder, EncoderOutput, Pictures, RowEncoder
-from ser_jax.models.placement import by_device, by_rows, everywhere
+from ser_jax.models.placement import by_device, by_rows, everywhere, padded
 from ser_jax.views.view import View, ViewSpec, join_rows, place_of_rows, split_rows
 
 # Number of the call, rows -> what `RowEncoder.drop_path_factors` gives for these.
@@ -150,8 +150,7 @@ def _spread(views: Sequence[View]) -> Pictures:
     for j, view in enumerate(views[1:], start=1):
         images = jnp.where(number == j, view.images, images)
     shapes = interleave([view.element.grid_shape for view in views if view.element])
-    edges = [(0, images.shape[0] - shapes.shape[0]), (0, 0)]
-    shapes = by_rows(jnp.pad(everywhere(shapes), edges, mode="edge"))
+    shapes = padded(shapes, images.shape[0])
     return dataclasses.replace(first, images=images, grid_shape=shapes)
 
 

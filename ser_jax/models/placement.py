@@ -92,6 +92,20 @@ def _everywhere_backward(num_rows, total, g):
 everywhere.defvjp(_everywhere_forward, _everywhere_backward)
 
 
+def padded(x: jax.Array, num_rows: int) -> jax.Array:
+    """Rows that every device has, spread over the devices, the last one repeated.
+
+    Args:
+        x: `[b, ...]`.
+        num_rows: How many there are then, at least b.
+
+    Returns:
+        `[num_rows, ...]`.
+    """
+    edges = [(0, num_rows - x.shape[0])] + [(0, 0)] * (x.ndim - 1)
+    return by_rows(jnp.pad(everywhere(x), edges, mode="edge"))
+
+
 def by_device(function: Callable[[Any, Any], Any], weights: Any, rows: Any) -> Any:
     """A function of weights and rows, called by each device on its own rows.
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from ser_jax.geometry.action import act_on_grid
 from ser_jax.geometry.group import Element, relative
+from ser_jax.methods.encode import interleave
 from ser_jax.models.normalize import l2_normalize
 from ser_jax.models.outputs import TokenGrid
-from ser_jax.models.placement import by_rows, everywhere
+from ser_jax.models.placement import by_rows, everywhere, padded
 from ser_jax.views.view import View
 
 
@@ -101,9 +102,11 @@ def _spread(student, target, views, pairs, kernel, same_view):
         grid, view = target[names[0]], views[names[0]]
         own = [views[name].element for name in names]
         other = [own[i ^ 1] for i in range(len(own))]
+        own, other = (
+            jax.tree.map(lambda *x: interleave(x), *of) for of in (own, other)
+        )
         element = jax.tree.map(
-            lambda x: _in_rows(x, grid.valid.shape[0]),
-            relative(_rows(other), _rows(own)),
+            lambda x: padded(x, grid.valid.shape[0]), relative(other, own)
         )
         keys = [_moved(grid, element, view, kernel)]
         if same_view:
@@ -156,16 +159,3 @@ def _moved(grid: TokenGrid, element: Element, view: View, kernel: str) -> jax.Ar
         kernel=kernel,
     )
     return l2_normalize(moved)
-
-
-def _rows(elements: Sequence[Element]) -> Element:
-    """Elements of V views, `[b]`, as those of rows, `[b V]`."""
-    return jax.tree.map(
-        lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:]), *elements
-    )
-
-
-def _in_rows(x: jax.Array, num_rows: int) -> jax.Array:
-    """The last repeated until there are so many, each on its row's device."""
-    edges = [(0, num_rows - x.shape[0])] + [(0, 0)] * (x.ndim - 1)
-    return by_rows(jnp.pad(everywhere(x), edges, mode="edge"))
