@@ -62,7 +62,6 @@ def get_config(base_and_preset: str = "moco_v3") -> ConfigDict:
     config.model.depth = 4
     config.model.num_heads = 4
     config.model.dtype = "float32"  # CPUs are slower in bfloat16
-    config.model.scan = False  # and in loops
 
     config.objective.update(HEADS[base])
 

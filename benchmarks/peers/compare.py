@@ -5,8 +5,10 @@
 Every round runs, each in a process of its own: ours from ready views, ours with its
 augmentation, and PyTorch with timm (`torch_moco_v3.py`), whose views are ready. Batch,
 precision and, on a CPU, threads are the same: as many as this process may use
-(`taskset` changes that). That the networks are of one size is checked by their
-parameters. A table goes to standard output, everything to the JSON file.
+(`taskset` changes that), and all get memory in huge pages from glibc; ours runs with
+the flag that docs/performance.md has for a CPU. That the networks are of one size is
+checked by their parameters. A table goes to standard output, everything to the JSON
+file.
 
 PyTorch may live in an environment of its own: `--torch_python=ENV/bin/python`.
 """
@@ -28,6 +30,12 @@ from ser_jax.storage.files import read_json, write_json
 from ser_jax.storage.tables import table
 
 Result = Mapping[str, Any]  # what one process wrote
+
+# See docs/performance.md, "CPU".
+SETTINGS = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE",
+}
 
 ROOT = pathlib.Path(__file__).parents[2]
 READY, WHOLE = "ours, ready views", "ours, with augmentation"
@@ -88,7 +96,10 @@ def result_of(command: Sequence[str]) -> Result:
         path = pathlib.Path(folder, "figures.json")
         try:
             subprocess.run(
-                [*command, f"--json={path}"], check=True, stdout=subprocess.DEVNULL
+                [*command, f"--json={path}"],
+                check=True,
+                stdout=subprocess.DEVNULL,
+                env=SETTINGS | os.environ,  # what is set already stays
             )
         except subprocess.CalledProcessError as error:
             raise ValueError(

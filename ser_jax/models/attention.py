@@ -47,9 +47,17 @@ def _xla(packed, num_heads, lengths):
     if lengths is not None:
         there = jnp.arange(n)[None, None, None] < lengths[:, None, None, None]
         logits = jnp.where(there, logits, _MASKED)
-    weights = jax.nn.softmax(logits).astype(packed.dtype)  # fp32: softmax
-    mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, v)
-    return jnp.moveaxis(mixed, 1, 2).reshape(b, n, d)
+    # fp32: softmax. What it is divided by goes to the product, which is smaller.
+    most = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    weights = jnp.exp(logits - most)
+    mixed = jnp.einsum(
+        "bhqk,bhkd->bhqd",
+        weights.astype(packed.dtype),
+        v,
+        preferred_element_type=jnp.float32,
+    )
+    mixed = mixed / jnp.sum(weights, axis=-1, keepdims=True)
+    return jnp.moveaxis(mixed.astype(packed.dtype), 1, 2).reshape(b, n, d)
 
 
 def _cudnn(packed, num_heads, lengths):

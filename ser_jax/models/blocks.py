@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from ser_jax.models.attention import attend, fused
 from ser_jax.models.initial import uniform_bias, uniform_kernel
-from ser_jax.models.packing import Packed
+from ser_jax.models.packing import Images, Packed
 
 # What a backward pass may keep of a block, by name.
 QKV, MIXED, HIDDEN = "qkv", "attention", "hidden"
@@ -35,7 +35,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns `[..., d]` from tokens `[..., d]`."""
+        """Returns `[t, d]` from tokens `[t, d]`."""
 
         def dense(features: int, name: str) -> nn.Dense:
             return nn.Dense(
@@ -64,17 +64,19 @@ class Attention(nn.Module):
     implementation: str = "xla"
 
     @nn.compact
-    def __call__(self, x: jax.Array, lengths: jax.Array | Packed | None) -> jax.Array:
+    def __call__(self, x: jax.Array, images: Images | Packed) -> jax.Array:
         """Returns the shape of `x`; arguments as of `Block`."""
         d = x.shape[-1]
         packed = nn.Dense(
             3 * d, dtype=self.dtype, kernel_init=self.qkv_init, name="qkv"
         )(x)
         packed = checkpoint_name(packed, QKV)
-        if isinstance(lengths, Packed):
-            x = fused(self.num_heads, lengths.places, packed, lengths.attended)
+        if isinstance(images, Packed):
+            x = fused(self.num_heads, images.places, packed, images.attended)
         else:
-            x = attend(packed, self.num_heads, lengths, self.implementation)
+            rows = packed.reshape(*images.size, 3 * d)
+            x = attend(rows, self.num_heads, images.lengths, self.implementation)
+            x = x.reshape(-1, d)
         x = checkpoint_name(x, MIXED)
         return nn.Dense(d, name="proj", dtype=self.dtype, kernel_init=self.kernel_init)(
             x
@@ -117,18 +119,17 @@ class Block(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        lengths: jax.Array | Packed | None = None,
+        images: Images | Packed,
         keep: jax.Array | None = None,
     ) -> jax.Array:
         """One block.
 
         Args:
-            x: Tokens, `[b, n, d]`; or `[t, d]`, of images of several sizes.
-            lengths: How many tokens an image has, its first, `[b]`; None for all n. For
-                `[t, d]` where each image's are.
-            keep: Factor on the two residual branches of each image `[b, 1, 2]` or token
-                `[t, 2]`, float32 (stochastic depth: 0 or 1 / keep probability); None
-                for 1.
+            x: Tokens, `[t, d]`: compilers do more with their products than with those
+                of `[b, n, d]`.
+            images: Whose they are.
+            keep: Factor on each token's two residual branches, `[t, 2]`, float32
+                (stochastic depth: 0 or 1 / keep probability); None for 1.
 
         Returns:
             Tokens, the shape of `x`.
@@ -144,7 +145,7 @@ class Block(nn.Module):
         mlp = Mlp(
             int(self.mlp_ratio * x.shape[-1]), self.dtype, self.kernel_init, name="mlp"
         )
-        branch = attention(layer_norm("norm1")(x).astype(self.dtype), lengths)
+        branch = attention(layer_norm("norm1")(x).astype(self.dtype), images)
         x = x + _scaled(branch, keep, 0)
         branch = mlp(layer_norm("norm2")(x).astype(self.dtype))
         return x + _scaled(branch, keep, 1)

@@ -52,7 +52,7 @@ def run_blocks(
         factors = [None] * len(xs) if layer_keep is None else lie.factors(layer_keep)
         return tuple(
             _apply_block(block, layer_params, *of_one)
-            for of_one in zip(xs, lie.lengths, factors, strict=True)
+            for of_one in zip(xs, lie.images, factors, strict=True)
         ), None
 
     policy = remat
@@ -86,6 +86,6 @@ _in_turn.defvjp(
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
-def _apply_block(block, params, x, lengths, keep):
+def _apply_block(block, params, x, images, keep):
     """Traced once for each shape, however many blocks and passes a step has."""
-    return block.apply({"params": params}, x, lengths, keep).astype(block.dtype)
+    return block.apply({"params": params}, x, images, keep).astype(block.dtype)

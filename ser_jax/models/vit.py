@@ -28,7 +28,7 @@ from ser_jax.models.outputs import (
     norm_cls,
     norm_grid,
 )
-from ser_jax.models.packing import Apart, Packed
+from ser_jax.models.packing import Apart, Images, Packed
 from ser_jax.models.pos_embed import resample_positions, sincos_table
 from ser_jax.models.stack import KEPT, run_blocks
 
@@ -207,9 +207,10 @@ class ViT(nn.Module):
             None if batch.num_slots is None else jnp.sum(there, axis=1)
             for batch, there in zip(batches, valid, strict=True)
         )
-        lie: Apart | Packed = Apart(counts)
+        sizes = tuple(x.shape[:2] for x in tokens)
+        lie: Apart | Packed = Apart(counts, sizes)
         if self.attention == "fused":
-            lie = Packed(counts, tuple(x.shape[:2] for x in tokens))
+            lie = Packed(counts, sizes)
         grids: list[dict[int, TokenGrid]] = [{} for _ in batches]
         cls_at: list[dict[int, jax.Array]] = [{} for _ in batches]
 
@@ -314,8 +315,8 @@ class ViT(nn.Module):
         """Stacked block parameters, cut at `stops`."""
 
         def init(rng):
-            x = jnp.zeros((1, 1, self.width), self.dtype)
-            return jax.vmap(lambda key: self._block().init(key, x)["params"])(
+            x, image = jnp.zeros((1, self.width), self.dtype), Images((1, 1))
+            return jax.vmap(lambda key: self._block().init(key, x, image)["params"])(
                 jax.random.split(rng, self.depth)
             )
 

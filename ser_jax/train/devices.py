@@ -38,7 +38,7 @@ def for_devices(experiment: Experiment, mesh: Mesh) -> Experiment:
     if getattr(encoder, "attention", "") == "auto":
         chosen["attention"] = _attention(device.platform, encoder)
     if getattr(encoder, "scan", "") == "auto":
-        chosen["scan"] = device.platform != "tpu"
+        chosen["scan"] = device.platform == "gpu"
     experiment = experiment.with_encoder(**chosen)
     if getattr(encoder, "remat", "") == "auto":
         remat = _remat(experiment, mesh.size, device.platform, device_memory(device))

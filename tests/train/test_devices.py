@@ -47,7 +47,7 @@ def experiment(**overrides):
         (mesh_of("gpu", "NVIDIA H100", 8, 75e9), ("xla", "none", True)),
         (mesh_of("gpu", "NVIDIA H100", 8, 30e9), ("xla", "products", True)),
         (mesh_of("gpu", "NVIDIA A10", 8, 11e9), ("xla", "blocks", True)),
-        (mesh_of("cpu", "cpu", 8), ("xla", "none", True)),
+        (mesh_of("cpu", "cpu", 8), ("xla", "none", False)),
     ],
 )
 def test_auto_is_chosen_by_the_devices(mesh, expected):

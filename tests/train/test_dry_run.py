@@ -26,7 +26,7 @@ def test_it_says_what_would_be_trained_and_writes_nothing(config, tmp_path):
     for said in (
         "1,500 of digits, 16 px",
         "4 epochs",
-        "chosen      attention=xla, remat=none, scan=True",
+        "chosen      attention=xla, remat=none, scan=False",
         "GB a device, by the compiler's plan",
         f"workdir     {tmp_path}/run",
     ):
