@@ -409,7 +409,8 @@ recipe is at its own global batch. Ratio and "added" are against the recipe's ba
 the same attention. "Chosen": what the backward pass keeps (`model.remat`), attention,
 and whether blocks run in a loop; rows with "xla" beneath a "fused" one were asked for
 XLA's attention. Recipes whose settings are the same stand here once. A GB is 1e9
-bytes."""
+bytes. Seconds are the clock's on two cores that did other things too, up to ten times
+what it takes alone."""
 
 _BEFORE_HEAD = """The first measurements: XLA's attention, and what is computed again as
 the config said."""
@@ -462,14 +463,17 @@ def _text(value: float | None, unit: float = 1) -> str:
 
 def _package() -> str:
     """Version and commit of what is compiled."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=HERE,
-        capture_output=True,
-        text=True,
-        check=False,
+    described, changed = (
+        subprocess.run(
+            ["git", *command], cwd=HERE.parent, capture_output=True, text=True
+        ).stdout.strip()
+        for command in (
+            ("describe", "--always"),
+            ("status", "--porcelain", "--", "ser_jax", "configs"),
+        )
     )
-    return f"{__version__} ({described.stdout.strip() or 'commit not known'})"
+    commit = described or "commit not known"
+    return f"{__version__} ({commit}{', changed' if changed else ''})"
 
 
 def main(argv: list[str]) -> None:
