@@ -20,7 +20,7 @@ from ser_jax.methods.objectives import OBJECTIVES
 from ser_jax.methods.regularizers import REGULARIZERS
 
 pytestmark = pytest.mark.slow
-MOST = 1.3  # times the base's bytes
+MOST = 1.3  # times the base's bytes, with SER
 
 # What may be sent: in which part of the step, by what, as what.
 FLOOR = (
@@ -101,5 +101,5 @@ def test_64_devices_do_what_one_does_and_send_what_must_be_sent(pair, release):
     for part, most in MOST_OF.items():
         of_part = [row for row in sent if row["part"] == part]
         assert num_bytes(of_part) <= most, of_part
-    if "base" in found:
+    if pair[1] == "ser":  # others have weights of their own, as many as this encoder
         assert num_bytes(sent) <= MOST * num_bytes(found["base"]["sent"])
