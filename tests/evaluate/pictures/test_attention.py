@@ -71,9 +71,9 @@ def last_input(encoder, variables):
     seen = []
 
     class Spy(Block):
-        def __call__(self, x, valid=None, keep=None):
-            seen.append(x)
-            return super().__call__(x, valid, keep)
+        def __call__(self, x, images, keep=None):
+            seen.append(x.reshape(*images.size, -1))
+            return super().__call__(x, images, keep)
 
     spied = type(
         "Spied",
