@@ -409,8 +409,7 @@ recipe is at its own global batch. Ratio and "added" are against the recipe's ba
 the same attention. "Chosen": what the backward pass keeps (`model.remat`), attention,
 and whether blocks run in a loop; rows with "xla" beneath a "fused" one were asked for
 XLA's attention. Recipes whose settings are the same stand here once. A GB is 1e9
-bytes. Seconds are the clock's on two cores that did other things too, up to ten times
-what it takes alone."""
+bytes. Seconds are the clock's: what else the machine did meanwhile is in them."""
 
 _BEFORE_HEAD = """The first measurements: XLA's attention, and what is computed again as
 the config said."""

@@ -208,9 +208,7 @@ class ViT(nn.Module):
             for batch, there in zip(batches, valid, strict=True)
         )
         sizes = tuple(x.shape[:2] for x in tokens)
-        lie: Apart | Packed = Apart(counts, sizes)
-        if self.attention == "fused":
-            lie = Packed(counts, sizes)
+        lie = (Packed if self.attention == "fused" else Apart)(counts, sizes)
         grids: list[dict[int, TokenGrid]] = [{} for _ in batches]
         cls_at: list[dict[int, jax.Array]] = [{} for _ in batches]
 

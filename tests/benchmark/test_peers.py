@@ -84,3 +84,16 @@ def test_without_pytorch_one_line_says_what_to_install(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(SystemExit, match="needs timm: pip install torch timm$"):
         runpy.run_path(str(PEERS / "torch_moco_v3.py"))
+
+
+def test_all_run_with_the_settings_of_the_docs_but_for_what_is_set(
+    compare, monkeypatch
+):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setenv("XLA_FLAGS", "--own")
+    program = (
+        "import json, os, sys; json.dump({**os.environ}, open(sys.argv[1][7:], 'w'))"
+    )
+    found = compare["result_of"]([sys.executable, "-c", program])
+    assert found["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    assert found["XLA_FLAGS"] == "--own"
