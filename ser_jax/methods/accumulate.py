@@ -15,6 +15,7 @@ left out.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,8 +27,8 @@ from ser_jax.data.crops import Batch
 from ser_jax.methods.encode import DropPath
 from ser_jax.methods.learner import Learner
 from ser_jax.methods.variables import Features, LossAux, PyTree, Variables
-from ser_jax.models.placement import by_rows, num_devices
-from ser_jax.views.make import Sketch, ViewMaker
+from ser_jax.models.placement import by_device, by_rows, num_devices
+from ser_jax.views.make import ViewMaker
 from ser_jax.views.view import View
 
 # Loss and what comes with it -> what is differentiated, `[]`, and what is kept.
@@ -58,32 +59,31 @@ def value_and_grad(
 
     Returns:
         What `term` gives and its gradient by `variables.params`, summed in their type,
-        float32: but for rounding those of the whole batch at once, and for stochastic
-        depth where a part's rows are padded or b1 is whole, which draws anew.
+        float32: but for rounding those of the whole batch at once.
     """
     make_views, params = learner.make_views, variables.params
     assert isinstance(make_views, ViewMaker)
     views_rng, loss_rng = rngs
     with jax.named_scope("views"):
-        sketches = make_views.draw(views_rng, batch, step, apart=True)
-        rows = {name: _Rows.of(x, num_parts) for name, x in sketches.items()}
-    drawn = {name: x.view for name, x in rows.items()}
+        drawn = make_views.draw(views_rng, batch, step)
+    drop_path = learner.drop_path(loss_rng, drawn)
+    rows = {name: _cut(_rows_of(view), num_parts) for name, view in drawn.items()}
+    keep = drop_path and {name: _cut(x, num_parts) for name, x in drop_path.items()}
 
-    def views(i: jax.Array) -> dict[str, View]:
+    def part(
+        i: jax.Array, rows: PyTree, keep: PyTree
+    ) -> tuple[dict[str, View], DropPath | None]:
+        """Views of a part, and its stochastic depth."""
+        own = {
+            name: dataclasses.replace(drawn[name], active=None, **_part(x, i))
+            for name, x in rows.items()
+        }
         with jax.named_scope("views"):
-            return make_views.paint({name: x.part(i) for name, x in rows.items()})
-
-    def drop_path(i: jax.Array) -> DropPath:
-        """Stochastic depth is drawn for all parts, of which this is one."""
-
-        def draw(call: int, num_rows: int) -> jax.Array | None:
-            drawn = learner.drop_path(loss_rng)(call, num_parts * num_rows)
-            return None if drawn is None else _part(_cut(drawn, num_parts), i)
-
-        return draw
+            views = make_views.paint(own)
+        return views, keep and {name: _part(x, i) for name, x in keep.items()}
 
     def features(i: jax.Array) -> Features:
-        return learner.features(params, variables, views(i), drop_path(i))
+        return learner.features(params, variables, *part(i, rows, keep))
 
     heads = {name: x for name, x in params.items() if name != "encoder"}
     shapes = jax.eval_shape(features, jnp.zeros((), jnp.int32))
@@ -92,7 +92,10 @@ def value_and_grad(
     def loss(parts: dict[int, jax.Array], heads: PyTree) -> tuple[jax.Array, Any]:
         found = jax.tree.unflatten(tree, [parts[k] for k in range(len(leaves))])
         student, target = (
-            {name: rows[name].whole(x) for name, x in encoded.items()}
+            {
+                name: _joined(x, drawn[name].images.shape[0])
+                for name, x in encoded.items()
+            }
             for encoded in (found.student, found.target)
         )
         found = found.replace(student=student, target=target)
@@ -122,21 +125,27 @@ def value_and_grad(
         loss_of, argnums=(0, 1), has_aux=True
     )({k: parts[k] for k in trained}, heads)
 
-    def add(total: PyTree, of_part: tuple[jax.Array, Any]) -> tuple[PyTree, None]:
-        i, by_part = of_part
-        seen = views(i)
+    def encode_all(
+        encoder_params: PyTree, rows: tuple[PyTree, PyTree]
+    ) -> dict[int, jax.Array]:
+        """What is trained of the features of all parts, `[1, num_parts, c, ...]`."""
 
-        def student(encoder_params: PyTree) -> dict[int, jax.Array]:
+        @jax.checkpoint  # nothing of a part outlives it but what it gives
+        def one(encoder_params: PyTree, i: jax.Array) -> dict[int, jax.Array]:
             found, _ = learner.encode_student(
-                encoder_params, variables, seen, drop_path(i)
+                encoder_params, variables, *part(i, *rows)
             )
-            return {k: jax.tree.leaves(found)[k] for k in trained}
+            return {k: jax.tree.leaves(found)[k][None] for k in trained}
 
-        _, pull_back = jax.vjp(student, params["encoder"])
-        return jax.tree.map(jnp.add, total, *pull_back(by_part)), None
+        parts = jax.lax.map(functools.partial(one, encoder_params), numbers)
+        return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), parts)
 
-    none = jax.tree.map(jnp.zeros_like, params["encoder"])
-    by_encoder, _ = jax.lax.scan(add, none, (numbers, by_features))
+    # Each device goes through its own parts: the gradient is reduced once, at the end.
+    def by_weights(encoder_params: PyTree) -> dict[int, jax.Array]:
+        return by_device(encode_all, encoder_params, (rows, keep))
+
+    _, pull_back = jax.vjp(by_weights, params["encoder"])
+    (by_encoder,) = pull_back(jax.tree.map(_devices_first, by_features))
     return value, {"encoder": by_encoder, **by_heads}
 
 
@@ -149,61 +158,47 @@ def _read(
     return {k for k in arrays if used[k]}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Rows:
-    """A view's rows, cut into parts.
-
-    Attributes:
-        sketch: The view; its arrays of rows are `[devices, num_parts, c, ...]`.
-        view: The same view, uncut; rows that were spread are those of its images.
-        num_rows: Rows that were cut, some of them padding.
-    """
-
-    sketch: Sketch
-    view: View
-    num_rows: int
-
-    @classmethod
-    def of(cls, sketch: Sketch, num_parts: int) -> "_Rows":
-        """Cuts a view."""
-        rows = (sketch.view.images, sketch.params, sketch.element)
-        images, params, element = jax.tree.map(lambda x: _cut(x, num_parts), rows)
-        view = dataclasses.replace(sketch.view, spread=0)
-        part = dataclasses.replace(
-            view, images=images, params=params, element=element, active=None, replaced=0
-        )
-        num_rows = sketch.view.images.shape[0]
-        return cls(Sketch(part, params, element), view, num_rows)
-
-    def part(self, i: jax.Array) -> Sketch:
-        """Part i, `[devices * c, ...]`."""
-        return jax.tree.map(lambda x: _part(x, i), self.sketch)
-
-    def whole(self, parts: Any) -> Any:
-        """Features of all parts, `[num_parts, devices * c, ...]`, as of the view."""
-        active = self.view.active
-        num_images = self.num_rows if active is None else active.shape[0]
-        return jax.tree.map(lambda x: _joined(x, self.num_rows)[:num_images], parts)
+def _rows_of(view: View) -> dict[str, Any]:
+    """What a view has of each row, that its picture is made of."""
+    return {"images": view.images, "params": view.params, "element": view.element}
 
 
-def _cut(x: jax.Array, num_parts: int) -> jax.Array:
+def _cut(tree: Any, num_parts: int) -> Any:
     """Rows `[n, ...]`, devices dividing n, as `[devices, num_parts, c, ...]`."""
-    x = x.reshape(num_devices(), -1, *x.shape[1:])
-    if missing := -x.shape[1] % num_parts:
-        edges = [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2)
-        x = jnp.pad(x, edges, mode="edge")
-    return by_rows(x.reshape(x.shape[0], num_parts, -1, *x.shape[2:]))
+
+    def cut(x: jax.Array) -> jax.Array:
+        x = x.reshape(num_devices(), -1, *x.shape[1:])
+        if missing := -x.shape[1] % num_parts:
+            edges = [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2)
+            x = jnp.pad(x, edges, mode="edge")
+        return by_rows(x.reshape(x.shape[0], num_parts, -1, *x.shape[2:]))
+
+    return jax.tree.map(cut, tree)
 
 
-def _part(x: jax.Array, i: jax.Array) -> jax.Array:
+def _part(tree: Any, i: jax.Array) -> Any:
     """Part i of what `_cut` gave, `[devices * c, ...]`."""
-    x = jax.lax.dynamic_index_in_dim(x, i, axis=1, keepdims=False)
-    return by_rows(x.reshape(-1, *x.shape[2:]))
+
+    def part(x: jax.Array) -> jax.Array:
+        x = jax.lax.dynamic_index_in_dim(x, i, axis=1, keepdims=False)
+        return by_rows(x.reshape(-1, *x.shape[2:]))
+
+    return jax.tree.map(part, tree)
 
 
-def _joined(x: jax.Array, num_rows: int) -> jax.Array:
+def _devices_first(x: jax.Array) -> jax.Array:
+    """Parts `[num_parts, devices * c, ...]` as `[devices, num_parts, c, ...]`."""
+    x = x.reshape(x.shape[0], num_devices(), -1, *x.shape[2:])
+    return by_rows(jnp.swapaxes(x, 0, 1))
+
+
+def _joined(tree: Any, num_rows: int) -> Any:
     """Parts `[num_parts, devices * c, ...]` as the rows that were cut, `[n, ...]`."""
     devices = num_devices()
-    x = x.reshape(x.shape[0], devices, -1, *x.shape[2:]).swapaxes(0, 1)
-    x = x.reshape(devices, -1, *x.shape[3:])[:, : num_rows // devices]
-    return x.reshape(num_rows, *x.shape[2:])
+
+    def joined(x: jax.Array) -> jax.Array:
+        x = x.reshape(x.shape[0], devices, -1, *x.shape[2:]).swapaxes(0, 1)
+        x = x.reshape(devices, -1, *x.shape[3:])[:, : num_rows // devices]
+        return x.reshape(num_rows, *x.shape[2:])
+
+    return jax.tree.map(joined, tree)

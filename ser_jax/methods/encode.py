@@ -1,19 +1,17 @@
 """From views to features, in as few calls of the encoder as their sizes allow."""
 
-import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ser_jax.models.outputs import Encoder, EncoderOutput, Pictures, RowEncoder
-from ser_jax.models.placement import by_device, by_rows, everywhere, padded
-from ser_jax.views.view import View, ViewSpec, join_rows, place_of_rows, split_rows
+from ser_jax.models.placement import by_device
+from ser_jax.views.view import Cut, View, ViewSpec
 
-# Number of the call, rows -> what `RowEncoder.drop_path_factors` gives for these.
-DropPath = Callable[[int, int], jax.Array | None]
+# View name -> what `RowEncoder.drop_path_factors` gives for its rows.
+DropPath = Mapping[str, jax.Array]
 
 
 def encode(
@@ -43,17 +41,17 @@ def encode(
         running: Names of the views whose statistics enter the running ones, which are
             those of evaluation.
         joint: See `Objective.joint_batch_norm`.
-        drop_path: Draws stochastic depth; None for none, as in a teacher.
+        drop_path: Stochastic depth; None for none, as in a teacher.
 
     Returns:
-        View name -> features, and the running statistics after these views. Those of a
-        view that is `replaced` are of all its rows, b2's among them; of one that is
-        `spread`, but for `cls`, of all rows that were encoded together. `class_tokens`
-        and `ser_directions.directions` take them so.
+        View name -> features, but of views without rows, and the running statistics
+        after these views.
     """
     calls: dict[Any, list[str]] = {}
     for spec in specs:
         view = views[spec.name]
+        if not view.images.shape[0]:
+            continue
         key: tuple[Any, ...] = (view.images.shape, view.group)
         if encoder.has_batch_norm:
             apart = "" if spec.statistics_group or joint else spec.name
@@ -77,16 +75,13 @@ def encode(
                 batch_stats = updated.get("batch_stats", {})
     else:
         own = cast(RowEncoder, encoder)
-        outputs = _by_device(own, params, together, drop_path)
+        keep = None
+        if drop_path is not None:
+            keep = [[drop_path[name] for name in names] for names in calls.values()]
+        outputs = _by_device(own, params, together, keep)
     features: dict[str, EncoderOutput] = {}
     for outs, names in zip(outputs, calls.values(), strict=True):
-        for name, out in zip(names, outs, strict=True):
-            view = views[name]
-            if view.spread:  # all rows stay where they are, but for the class tokens
-                out = dataclasses.replace(
-                    out, cls=everywhere(out.cls, view.rows.stop)[view.rows]
-                )
-            features[name] = out
+        features |= zip(names, outs, strict=True)
     return features, batch_stats
 
 
@@ -94,23 +89,10 @@ def _by_device(
     encoder: RowEncoder,
     params: Any,
     calls: Sequence[Sequence[View]],
-    drop_path: DropPath | None,
+    keep: Sequence[Sequence[jax.Array]] | None,
 ) -> list[list[EncoderOutput]]:
     """All views in one pass, each device its own rows: the gradient is reduced once."""
-    pictures = [
-        [_spread(views)] if views[0].spread else [_pictures(view) for view in views]
-        for views in calls
-    ]
-    keep: list[list[jax.Array]] | None = None
-    for i, of_call in enumerate(pictures):
-        num = len(of_call)
-        drawn = drop_path and drop_path(i, of_call[0].images.shape[0] * num)
-        if drawn is None:
-            break
-        draws = [drawn[j::num] for j in range(num)]
-        if count := calls[i][0].replaced:  # each row's is the one it would have in b1
-            draws = [x[place_of_rows(x.shape[0], count)] for x in draws]
-        keep = [*(keep or []), draws]
+    pictures = [[_pictures(view) for view in views] for views in calls]
 
     def own(params: Any, rows: Any) -> list[list[EncoderOutput]]:
         pictures, keep = rows
@@ -119,11 +101,7 @@ def _by_device(
         outs = encoder.apply({"params": params}, batches, keep, method="together")
         return [_apart(out, len(of)) for of, out in zip(pictures, outs, strict=True)]
 
-    outputs = by_device(own, params, (pictures, keep))
-    return [
-        outs * len(views) if views[0].spread else outs
-        for outs, views in zip(outputs, calls, strict=True)
-    ]
+    return by_device(own, params, (pictures, keep))
 
 
 def _apart(out: EncoderOutput, num: int) -> list[EncoderOutput]:
@@ -141,44 +119,33 @@ def _pictures(view: View) -> Pictures:
     return Pictures(view.images, view.element.grid_shape, view.group.num_slots)
 
 
-def _spread(views: Sequence[View]) -> Pictures:
-    """Views that are rows of one array, see `View.spread`."""
-    assert views[0].spread == len(views), "those that were spread come together"
-    first = _pictures(views[0])
-    images = first.images
-    number = jnp.arange(images.shape[0])[:, None, None, None] % len(views)
-    for j, view in enumerate(views[1:], start=1):
-        images = jnp.where(number == j, view.images, images)
-    shapes = interleave([view.element.grid_shape for view in views if view.element])
-    shapes = padded(shapes, images.shape[0])
-    return dataclasses.replace(first, images=images, grid_shape=shapes)
-
-
 def class_tokens(
     features: Mapping[str, EncoderOutput],
     views: Mapping[str, View],
     names: Sequence[str],
+    part: int | None = None,
 ) -> jax.Array:
-    """Class tokens of a view and of those that extend it.
+    """Class tokens of a view and of the one that extends it.
 
     Args:
         features: View name -> features, as `encode` gives them.
         views: View name -> view.
-        names: A view's name and those that extend it: its whole batch; or either alone.
+        names: A view's name and that of the one that extends it, if one does.
+        part: Which part of the batch: 0 for b1, 1 for b2, None for all of it.
 
     Returns:
-        `[b, d]`, float32, in the order of the batch.
+        `[b, d]`, float32; of the whole batch, in its order.
     """
-    first, *rest = (features[name].cls for name in names)
-    count = views[names[0]].replaced
-    if not rest:
-        return split_rows(first, count)[0] if count else first
-    (b2,) = rest
-    if not count:
-        return join_rows(first, b2)
-    # b2's rows are put where they belong: those of b1 need not move.
-    place = place_of_rows(first.shape[0], count) - (first.shape[0] - count)
-    return jnp.where(place[:, None] >= 0, by_rows(b2[np.maximum(place, 0)]), first)
+    cls = [features[name].cls for name in names if name in features]
+    cut = views[names[0]].cut
+    if cut is None:
+        return cls[0]
+    if part is not None and cut.is_exact:
+        return cls[part]
+    whole = cut.join(*cls) if len(cls) == 2 else cls[0]
+    if part is None:
+        return whole
+    return Cut.exact(cut.batch_size, cut.num_equiv).split(whole)[part]
 
 
 def interleave(views: Sequence[jax.Array]) -> jax.Array:

@@ -67,8 +67,8 @@ class Learner:
         step = jnp.zeros((), jnp.int32)
         shapes = jax.eval_shape(self.make_views, rng, batch, step)
         views = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        first = views[self.objective.views[0].name]
-        encoder = self.encoder.init(encoder_rng, first.images[:1])
+        shape = views[self.objective.views[0].name].images.shape[1:]
+        encoder = self.encoder.init(encoder_rng, jnp.zeros((1, *shape)))
         encoder_stats = encoder.get("batch_stats", {})
         features, _ = encode(
             self.encoder, encoder["params"], encoder_stats, views, self.specs
@@ -148,24 +148,43 @@ class Learner:
         Returns:
             Loss `[]`, float32, and what comes with it.
         """
-        features = self.features(params, variables, views, self.drop_path(rng))
+        features = self.features(params, variables, views, self.drop_path(rng, views))
         return self.loss_of(features, params, variables, views, step)
 
-    def drop_path(self, rng: jax.Array) -> DropPath:
-        """Draws stochastic depth; None where the encoder has none."""
+    def drop_path(self, rng: jax.Array, views: Mapping[str, View]) -> DropPath | None:
+        """Draws stochastic depth; None where the encoder has none.
 
-        def draw(call: int, num_rows: int) -> jax.Array | None:
-            encoder = cast(RowEncoder, self.encoder)
-            return encoder.drop_path_factors(jax.random.fold_in(rng, call), num_rows)
+        Args:
+            rng: Key. An image's draw depends on it, the view that its own is or extends
+                and the image's place in the batch: not on how that is cut.
+            views: All views of the step; their pictures are not read.
 
-        return draw
+        Returns:
+            As of `encode`.
+        """
+        if self.encoder.has_batch_norm:
+            return None
+        encoder = cast(RowEncoder, self.encoder)
+        found: dict[str, jax.Array] = {}
+        for i, spec in enumerate(self.specs):
+            if spec.extends:  # drawn with the view that it extends
+                continue
+            cut = views[spec.name].cut
+            num = cut.batch_size if cut else views[spec.name].images.shape[0]
+            drawn = encoder.drop_path_factors(jax.random.fold_in(rng, i), num)
+            if drawn is None:
+                return None
+            names = self._names(spec.name)
+            parts = cut.split(drawn) if cut else (drawn,)
+            found |= zip(names, parts, strict=True)
+        return found
 
     def features(
         self,
         params: PyTree,
         variables: Variables,
         views: Mapping[str, View],
-        drop_path: DropPath,
+        drop_path: DropPath | None,
     ) -> Features:
         """Features of all views; arguments as of `loss` and `encode`."""
         student, student_stats = self.encode_student(
@@ -181,7 +200,7 @@ class Learner:
         encoder_params: PyTree,
         variables: Variables,
         views: Mapping[str, View],
-        drop_path: DropPath,
+        drop_path: DropPath | None,
     ) -> tuple[dict[str, EncoderOutput], PyTree]:
         """Student features of all views, and the encoder's new statistics.
 
@@ -259,7 +278,7 @@ class Learner:
                 stats["regularizer"] = updated.get("batch_stats", {})
             loss_equiv, equiv_metrics = self.regularizer.loss(outputs, views)
         # Of the features themselves: heads that end in BatchNorm hide a collapse.
-        names = self._names(self.objective.views[0].name, slice(None))
+        names = self._names(self.objective.views[0].name)
         cls_std = mean_std(class_tokens(student, views, names))
         aux = LossAux(
             loss_inv=loss_inv,
@@ -317,20 +336,17 @@ class Learner:
         return jax.lax.stop_gradient(features), stats
 
     @property
-    def _parts_of_the_batch(self) -> tuple[slice, ...]:
-        """What has an invariance loss of its own: all of it, or b1 and b2."""
-        if self.regularizer.splits_invariance:
-            return (slice(0, 1), slice(1, None))
-        return (slice(None),)
+    def _parts_of_the_batch(self) -> tuple[int | None, ...]:
+        """What has an invariance loss of its own: all of it (None), or b1 and b2."""
+        return (0, 1) if self.regularizer.splits_invariance else (None,)
 
-    def _names(self, view: str, part: slice) -> list[str]:
-        """A view and those that extend it, in the order of the batch: b1, b2."""
-        extending = (spec.name for spec in self.specs if spec.extends == view)
-        return [view, *extending][part]
+    def _names(self, view: str) -> list[str]:
+        """A view and that which extends it, if one does."""
+        return [view, *(spec.name for spec in self.specs if spec.extends == view)]
 
     def _class_tokens(
         self,
-        part: slice,
+        part: int | None,
         student: Mapping[str, EncoderOutput],
         target: Mapping[str, EncoderOutput],
         views: Mapping[str, View],
@@ -341,7 +357,7 @@ class Learner:
             features: Mapping[str, EncoderOutput], names: Iterable[str]
         ) -> dict[str, jax.Array]:
             return {
-                n: class_tokens(features, views, self._names(n, part)) for n in names
+                n: class_tokens(features, views, self._names(n), part) for n in names
             }
 
         targets = self.objective.target.views if self.objective.target else ()

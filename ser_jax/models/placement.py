@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 
 
@@ -44,66 +45,63 @@ def by_rows(x: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def everywhere(x: jax.Array, num_rows: int | None = None) -> jax.Array:
+def everywhere(x: jax.Array, rows: tuple[int, ...] | None = None) -> jax.Array:
     """The same array, whole on every device: gathered here and not wherever it is read.
 
     Args:
         x: `[b, ...]`. Its gradient goes back to the devices that have its rows.
-        num_rows: How many rows are meant, the first; None for all. The others are
-            padding, which is not sent; `x` is then `[b, m, ...]`.
+        rows: Which of them are meant; None for all. The others are not sent; `x` is
+            then `[b, m, ...]`.
 
     Returns:
-        `x`, or its first rows.
+        `x`, or these rows of it.
     """
+    num = x.shape[0]
+    if rows is None or rows == tuple(range(num)):
+        mesh = _mesh()
+        return (
+            x if mesh is None else jax.lax.with_sharding_constraint(x, PartitionSpec())
+        )
+    chosen = np.array(rows)
     mesh = _mesh()
     if mesh is None:
-        return x[:num_rows]
-    if num_rows is None or num_rows == x.shape[0] or x.shape[0] % mesh.size:
-        return jax.lax.with_sharding_constraint(x, PartitionSpec())[:num_rows]
+        return x[chosen]
+    if num % mesh.size:
+        return jax.lax.with_sharding_constraint(x, PartitionSpec())[chosen]
     axes, devices = mesh.axis_names, mesh.size
 
     def gathered(own: jax.Array) -> jax.Array:
-        """Each device takes a piece of every row, leaves out padding, and sends it."""
+        """Each device takes a piece of every row, leaves out some, and sends it."""
         shape = own.shape[1:]
         if shape[0] % devices:  # else its layout stays as it is
             own = own.reshape(own.shape[0], -1)
             own = jnp.pad(own, [(0, 0), (0, -own.shape[1] % devices)])
-        pieces = jax.lax.all_to_all(own, axes, 1, 0, tiled=True)[:num_rows]
+        pieces = jax.lax.all_to_all(own, axes, 1, 0, tiled=True)[chosen]
         whole = jax.lax.all_gather(pieces, axes, axis=1, tiled=True)
         if shape[0] % devices:
             whole = whole[:, : math.prod(shape)].reshape(-1, *shape)
         return whole
 
-    rows = PartitionSpec(axes)
+    own_rows = PartitionSpec(axes)
     return jax.shard_map(
-        gathered, in_specs=rows, out_specs=PartitionSpec(), check_vma=False
+        gathered, in_specs=own_rows, out_specs=PartitionSpec(), check_vma=False
     )(x)
 
 
-def _everywhere_forward(x, num_rows):
-    return everywhere(x, num_rows), x.shape[0]
+def _everywhere_forward(x, rows):
+    return everywhere(x, rows), x.shape[0]
 
 
-def _everywhere_backward(num_rows, total, g):
-    edges = [(0, total - g.shape[0])] + [(0, 0)] * (g.ndim - 1)
-    return (by_rows(jnp.pad(g, edges)),)
+def _everywhere_backward(rows, total, g):
+    if rows is not None:
+        place = np.full(total, -1)
+        place[list(rows)] = np.arange(len(rows))
+        is_meant = (place >= 0).reshape(-1, *(1 for _ in g.shape[1:]))
+        g = jnp.where(is_meant, g[np.maximum(place, 0)], 0)
+    return (by_rows(g),)
 
 
 everywhere.defvjp(_everywhere_forward, _everywhere_backward)
-
-
-def padded(x: jax.Array, num_rows: int) -> jax.Array:
-    """Rows that every device has, spread over the devices, the last one repeated.
-
-    Args:
-        x: `[b, ...]`.
-        num_rows: How many there are then, at least b.
-
-    Returns:
-        `[num_rows, ...]`.
-    """
-    edges = [(0, num_rows - x.shape[0])] + [(0, 0)] * (x.ndim - 1)
-    return by_rows(jnp.pad(everywhere(x), edges, mode="edge"))
 
 
 def by_device(function: Callable[[Any, Any], Any], weights: Any, rows: Any) -> Any:
@@ -117,8 +115,7 @@ def by_device(function: Callable[[Any, Any], Any], weights: Any, rows: Any) -> A
         function: Of `weights` and of `rows`; rows of its results depend on the same
             rows alone.
         weights: Pytree of arrays, whole on every device.
-        rows: Pytree of arrays `[b, ...]`, each b a multiple of the devices: of global
-            batches and of what `ViewMaker` spreads.
+        rows: Pytree of arrays `[b, ...]`, each b a multiple of the devices.
 
     Returns:
         Its result, a pytree of arrays `[b, ...]`.

@@ -210,7 +210,7 @@ def build(
         make_group=regularizer.make_group,
         share_factor=_equiv_factor(config.equiv_share, resolved),
         paired=regularizer.paired,
-        whole_b1=not encoder.has_batch_norm,
+        mixed=not encoder.has_batch_norm,
     )
     target = objective.target
     momentum = target and cosine_momentum(

@@ -91,6 +91,20 @@ class Recipe:
                 f"0; got mean={self.mean}, std={self.std}."
             )
 
+    def or_of(self, other: "Recipe") -> "Recipe":
+        """A recipe that does to an image whatever either of two does.
+
+        Args:
+            other: One of the same definitions, blur width, mean and std.
+
+        Returns:
+            This one, with every operation that either has.
+        """
+        probs = ("jitter_prob", "gray_prob", "blur_prob", "solarize_prob", "rot90_prob")
+        names = ("hue", *probs)
+        largest = {n: max(getattr(self, n), getattr(other, n)) for n in names}
+        return dataclasses.replace(self, **largest)
+
 
 def _check_within(name: str, value: float, high: float, hint: str) -> None:
     if not 0 <= value <= high:

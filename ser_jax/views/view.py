@@ -23,7 +23,7 @@ class ViewSpec:
         crop: The host's crop it starts from; the one of the same name if empty.
         extends: If set, this view is made for the shared-crop share of the batch (b2)
             instead of the view named here, which then covers the rest (b1); together
-            they are one view of the whole batch, b1 first.
+            they are one view of the whole batch.
         geometric: Whether it is moved by a group element of its own. Geometric views
             come in pairs: number 2i and 2i + 1 are two views of one picture.
         small: Whether its crop has the size of local crops.
@@ -104,13 +104,8 @@ class View:
         element: Group elements of a geometric view, else None.
         group: The group they were drawn from (static: it sizes slots and canvases).
         active: Which rows of a geometric view take part in the term, `[b]`, bool.
-        replaced: Size of b2, whose rows this view covers too but others stand in for:
-            they are encoded with it and then not read (static).
-        spread: If not 0, the number V of views that are encoded together, of which this
-            is one: row V i + `number` of its `images` is the view of image i, and what
-            the other rows hold is not meant. V such arrays become one without moving a
-            row. All other fields hold a row an image (static).
-        number: See `spread` (static).
+        cut: How the rows of the batch are cut in two, of a view that another extends
+            and of that which extends it; None of one that covers the batch (static).
     """
 
     images: jax.Array
@@ -119,21 +114,7 @@ class View:
     element: Element | None = None
     group: Group | None = flax.struct.field(pytree_node=False, default=None)
     active: jax.Array | None = None
-    replaced: int = flax.struct.field(pytree_node=False, default=0)
-    spread: int = flax.struct.field(pytree_node=False, default=0)
-    number: int = flax.struct.field(pytree_node=False, default=0)
-
-    @property
-    def num_images(self) -> int:
-        """How many images it is of."""
-        if self.spread and self.active is not None:
-            return self.active.shape[0]
-        return self.images.shape[0]
-
-    @property
-    def rows(self) -> slice:
-        """Its own rows among those that are encoded together."""
-        return slice(self.number, self.num_images * self.spread, self.spread)
+    cut: "Cut | None" = flax.struct.field(pytree_node=False, default=None)
 
 
 def equiv_count(batch_size: int, share: float) -> int:
@@ -162,55 +143,110 @@ def equiv_count(batch_size: int, share: float) -> int:
     return min(8 * math.ceil(share * batch_size / 8), batch_size // 2)
 
 
-def split_rows(x: Any, num_equiv: int) -> tuple[Any, Any]:
-    """Splits a batch into b1 (standard views) and b2 (shared crop).
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """Rows of a batch in two parts: some of b1, and all of b2, with others of b1.
 
-    The rows of b2 are taken evenly from across the batch: on any number of devices that
-    divides both sizes the split moves no data. Which rows they are does not depend on
-    the devices.
+    Of each period's rows, 0, stride, ..., (num - 1) * stride are the second part's. On
+    devices that hold whole periods this moves no row.
 
-    Args:
-        x: `[b, ...]`, of JAX or NumPy.
-        num_equiv: Size of b2.
-
-    Returns:
-        b1 `[b - num_equiv, ...]` and b2 `[num_equiv, ...]`.
-    """
-    b, rest = x.shape[0], x.shape[1:]
-    groups = math.gcd(b, num_equiv)
-    per_group = num_equiv // groups
-    x = x.reshape(groups, b // groups, *rest)  # [groups, b / groups, ...]
-    equiv, standard = x[:, :per_group], x[:, per_group:]
-    return (
-        standard.reshape(b - num_equiv, *rest),
-        equiv.reshape(num_equiv, *rest),
-    )
-
-
-def place_of_rows(batch_size: int, num_equiv: int) -> np.ndarray:
-    """Where `split_rows` puts each row of a batch.
-
-    Args:
+    Attributes:
         batch_size: Global batch size, b.
         num_equiv: Size of b2.
-
-    Returns:
-        Place of each row in b1 followed by b2, `[b]`, int.
+        period: Rows after which the cut repeats.
+        stride: Rows from one of the second part to the next, a divisor of the period.
+        num: Rows of the second part in a period.
     """
-    return np.argsort(np.concatenate(split_rows(np.arange(batch_size), num_equiv)))
 
+    batch_size: int
+    num_equiv: int
+    period: int
+    stride: int
+    num: int
 
-def join_rows(standard: jax.Array, equiv: jax.Array) -> jax.Array:
-    """Undoes `split_rows`, as little moved.
+    @classmethod
+    def exact(cls, batch_size: int, num_equiv: int) -> "Cut":
+        """The one whose second part is b2: it is this that says which rows are b2's.
 
-    Args:
-        standard: b1, `[b - num_equiv, ...]`.
-        equiv: b2, `[num_equiv, ...]`.
+        They are taken evenly from across the batch. The stride is what divides most
+        numbers of rows a device.
 
-    Returns:
-        `[b, ...]`, in the order of the batch.
-    """
-    b, rest = standard.shape[0] + equiv.shape[0], standard.shape[1:]
-    groups = math.gcd(b, equiv.shape[0])
-    parts = [x.reshape(groups, -1, *rest) for x in (equiv, standard)]
-    return jnp.concatenate(parts, axis=1).reshape(b, *rest)
+        Args:
+            batch_size: Global batch size.
+            num_equiv: Size of b2, from 1 to half of it.
+        """
+        groups = math.gcd(batch_size, num_equiv)
+        period, num = batch_size // groups, num_equiv // groups
+        strides = range(1, period // num + 1)
+        stride = max(x for x in strides if period % x == 0)
+        return cls(batch_size, num_equiv, period, stride, num)
+
+    @classmethod
+    def on(cls, devices: int, batch_size: int, num_equiv: int) -> "Cut":
+        """The one that moves no row, with the fewest rows of b1 in its second part.
+
+        Args:
+            devices: A divisor of the batch size.
+            batch_size: Global batch size.
+            num_equiv: Size of b2, from 1 to half of it.
+        """
+        exact = cls.exact(batch_size, num_equiv)
+        period = math.gcd(batch_size // devices, exact.period)
+        there = np.unique(exact.rows[1] % period)
+        stride = int(np.gcd.reduce([*there, period]))
+        num = int(there.max()) // stride + 1
+        return cls(batch_size, num_equiv, period, stride, num)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the second part is b2."""
+        return self.num_rows == self.num_equiv
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the second part, r."""
+        return self.batch_size // self.period * self.num
+
+    @property
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which rows of the batch either part has, `[b - r]` and `[r]`, int."""
+        return self.split(np.arange(self.batch_size))
+
+    @property
+    def images(self) -> np.ndarray:
+        """Which image of b2 each row of the second part is, `[r]`; -1 for none."""
+        b2 = type(self).exact(self.batch_size, self.num_equiv).rows[1]
+        rows = self.rows[1]
+        found = np.minimum(np.searchsorted(b2, rows), len(b2) - 1)
+        return np.where(b2[found] == rows, found, -1)
+
+    def split(self, x: Any) -> tuple[Any, Any]:
+        """Cuts `[b, ...]`, of JAX or NumPy, to `[b - r, ...]` and `[r, ...]`."""
+        rest, num = x.shape[1:], self.num
+        x = x.reshape(-1, self.period // self.stride, self.stride, *rest)
+        beside = x[:, :num, 1:].reshape(len(x), num * (self.stride - 1), *rest)
+        after = x[:, num:].reshape(len(x), self.period - num * self.stride, *rest)
+        library: Any = np if isinstance(x, np.ndarray) else jnp
+        first = library.concatenate([beside, after], axis=1)
+        first = first.reshape(self.batch_size - self.num_rows, *rest)
+        return first, x[:, :num, 0].reshape(self.num_rows, *rest)
+
+    def join(self, first: jax.Array, second: jax.Array) -> jax.Array:
+        """Undoes `split`.
+
+        Args:
+            first: `[b - r, ...]`.
+            second: `[r, ...]`.
+
+        Returns:
+            `[b, ...]`, in the order of the batch.
+        """
+        rest, num, periods = first.shape[1:], self.num, self.batch_size // self.period
+        first = first.reshape(periods, self.period - num, *rest)
+        second = second.reshape(periods, num, 1, *rest)
+        end = num * (self.stride - 1)
+        beside = first[:, :end].reshape(periods, num, self.stride - 1, *rest)
+        whole = jnp.concatenate([second, beside], axis=2)
+        whole = whole.reshape(periods, num * self.stride, *rest)
+        whole = jnp.concatenate([whole, first[:, end:]], axis=1)
+        return whole.reshape(self.batch_size, *rest)

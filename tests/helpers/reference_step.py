@@ -20,7 +20,7 @@ from ser_jax.methods.regularizers.ser import SER
 from ser_jax.methods.variables import LossAux, PyTree, Variables
 from ser_jax.models.vit import ViT
 from ser_jax.views.recipe import Recipe
-from ser_jax.views.view import View
+from ser_jax.views.view import Cut, View
 
 act_on_image = jax.jit(
     geometry.act_on_image, static_argnames=("patch_size", "max_side")
@@ -89,8 +89,13 @@ def make_views(data: Golden, model: dict, standard: list, shared: list) -> dict:
             max_side=holding.max_side,
         )
         active = np.ones(len(canvas), bool)
-        views[f"global/{v}"] = View(channels_last(standard[v]), params, Recipe())
-        views[f"equiv/{v}"] = View(canvas, params, Recipe(), element, holding, active)
+        b1, b2 = len(standard[v]), len(canvas)
+        cut = Cut.exact(b1 + b2, b2)
+        images = channels_last(standard[v])
+        views[f"global/{v}"] = View(images, params, Recipe(), cut=cut)
+        views[f"equiv/{v}"] = View(
+            canvas, params, Recipe(), element, holding, active, cut
+        )
     return views
 
 

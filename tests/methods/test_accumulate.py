@@ -17,8 +17,7 @@ from ser_jax.train.step import make_equiv_grad_norm
 
 pytestmark = pytest.mark.slow
 # Every base and every add-on; without one, there is less of the same. On eight devices
-# SER's b1 stays whole and its b2, 12 of 24 images, is copied, two rows a device for
-# three parts; on one it is cut.
+# all of b1, 12 of 24 images, lies among SER's b2: three rows a device for two parts.
 SAMPLE = [
     *(("simclr", "ser", 8), ("barlow_twins", "stl", 1), ("dino", "equimod", 1)),
     *(("moco_v3", "augself", 1), ("byol", "essl", 1)),
@@ -53,10 +52,10 @@ def wide(x):
 
 
 def test_loss_gradient_and_statistics_are_those_of_the_whole_batch(case, in_64_bits):
-    """Stochastic depth too: where no row is padded, each has its draw of the batch."""
+    """Stochastic depth too: each row has its draw of the batch."""
     objective, regularizer, num_devices = case
-    rate = 0.5 if num_devices == 1 else 0.0
-    experiment = experiment_of(objective, regularizer, **{"model.drop_path_rate": rate})
+    settings = {"model.drop_path_rate": 0.5}
+    experiment = experiment_of(objective, regularizer, **settings)
     learner = experiment.with_encoder(dtype=jnp.float64).learner
     variables = jax.tree.map(wide, made_up_state(experiment).variables)
     batch = real_batch(experiment)
@@ -73,7 +72,7 @@ def test_loss_gradient_and_statistics_are_those_of_the_whole_batch(case, in_64_b
     def in_parts(variables, batch):
         return accumulate.value_and_grad(
             *(learner, lambda *loss: loss, variables, batch, rngs, 0),
-            num_parts=3 if num_devices > 1 else 5,
+            num_parts=2 if num_devices > 1 else 5,
         )
 
     expected, grads = whole(variables, batch)
@@ -85,11 +84,8 @@ def test_loss_gradient_and_statistics_are_those_of_the_whole_batch(case, in_64_b
     assert jax.tree.leaves(found_grads)[0].dtype == np.float64
     jax.tree.map(lambda a, b: assert_close(a, b, 1e-10, 1e-12), found, expected)
     jax.tree.map(lambda a, b: assert_close(a, b, 1e-9, 1e-12), found_grads, grads)
-    # No picture moves, but for b2's, once, as the host's bytes: 12 to each device.
     sent = Program(program.as_text()).collectives(num_devices)
-    pictures = [row for row in sent if ",16,16,3]" in row.shape]
-    assert all(row.shape.startswith(("u8", "(u8")) for row in pictures)
-    assert sum(row.wire_bytes for row in pictures) <= 2 * 2 * 12 * 16**2 * 3
+    assert not any(",16,16,3]" in row.shape for row in sent)  # no picture moves
 
 
 def test_the_gradient_of_the_term_alone():

@@ -13,7 +13,7 @@ from PIL import Image
 from ser_jax.data.crops import eval_resize_px
 from ser_jax.data.host_transforms import CentreCrop, RandomCrops, centre_box
 from ser_jax.methods.regularizers.base import NoRegularizer
-from ser_jax.views.view import split_rows
+from ser_jax.views.view import Cut
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +26,7 @@ def losses(experiment, variables, views):
     learner = dataclasses.replace(
         experiment.learner, regularizer=NoRegularizer(), make_views=None
     )
+    views = {n: dataclasses.replace(view, cut=None) for n, view in views.items()}
 
     def value(params):
         step, rng = jnp.zeros((), jnp.int32), jax.random.key(0)
@@ -144,7 +145,7 @@ def test_b2_sees_the_whole_picture_and_b1_its_crops():
         np.testing.assert_array_equal(views[name].images, other[name].images)
     for i in range(2):
         assert not np.allclose(views[f"equiv/{i}"].images, other[f"equiv/{i}"].images)
-        whole = split_rows(batch["crop_params"]["whole"], 8)[1]
+        whole = Cut.exact(16, 8).split(batch["crop_params"]["whole"])[1]
         np.testing.assert_array_equal(views[f"equiv/{i}"].params.crop, whole)
     changed = {"crops": {**crops, "global/0": 255 - crops["global/0"]}}
     other = make(jax.random.key(0), batch | changed, 0)

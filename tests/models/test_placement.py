@@ -8,22 +8,25 @@ from ser_jax.models.placement import by_device, everywhere
 from ser_jax.train.sharding import batch_sharded, make_mesh
 
 
-@pytest.mark.parametrize("num_rows, width", [(None, 3), (11, 3), (3, 3), (11, 16)])
-def test_gathered_rows_and_their_gradient(num_rows, width):
+@pytest.mark.parametrize(
+    "rows, width", [(None, 3), ((0, 3, 4, 15), 3), ((9,), 3), (tuple(range(11)), 16)]
+)
+def test_gathered_rows_and_their_gradient(rows, width):
     mesh, rng = make_mesh(), np.random.default_rng(0)
     x = rng.normal(size=(16, width, 5)).astype(np.float32)
-    weight = rng.normal(size=x[:num_rows].shape).astype(np.float32)
+    chosen = np.arange(16) if rows is None else np.array(rows)
+    weight = rng.normal(size=x[chosen].shape).astype(np.float32)
 
     def loss(x):
-        gathered = everywhere(x, num_rows)
+        gathered = everywhere(x, rows)
         return (gathered * weight).sum(), gathered
 
     with jax.set_mesh(mesh):
-        rows = jax.device_put(x, batch_sharded(mesh))
-        gradient, gathered = jax.jit(jax.grad(loss, has_aux=True))(rows)
-    np.testing.assert_array_equal(gathered, x[:num_rows])
-    np.testing.assert_array_equal(gradient[: len(weight)], weight)
-    assert not np.any(gradient[len(weight) :])
+        placed = jax.device_put(x, batch_sharded(mesh))
+        gradient, gathered = jax.jit(jax.grad(loss, has_aux=True))(placed)
+    np.testing.assert_array_equal(gathered, x[chosen])
+    np.testing.assert_array_equal(np.asarray(gradient)[chosen], weight)
+    assert np.count_nonzero(gradient) == weight.size
     assert gathered.sharding.is_fully_replicated
 
 

@@ -272,14 +272,11 @@ def test_quarter_turns_are_drawn_at_their_rate_and_applied(rng):
         np.testing.assert_allclose(view, np.rot90(picture, k), atol=1e-6)
 
 
-def test_an_image_may_take_the_draw_of_another_place():
-    """As b1's images do where the batch stays whole."""
+def test_an_images_draw_is_that_of_its_row_in_the_batch():
     crop = crops(6)
     plain = sample_params(jax.random.key(3), EVERYTHING, crop)
-    places = np.array([4, 0, 1, 5, 2, 3])
-    moved = sample_params(jax.random.key(3), EVERYTHING, crop, places=places)
-    for name in ("brightness", "gray", "sigma", "order"):
-        expected = np.asarray(getattr(plain, name))[places]
-        np.testing.assert_array_equal(getattr(moved, name), expected)
-    fewer = sample_params(jax.random.key(3), EVERYTHING, crop[:4])
-    np.testing.assert_array_equal(fewer.brightness, plain.brightness[:4])
+    rows = np.array([4, 0, 1])
+    some = augment.sample_params(jax.random.key(3), EVERYTHING, crop[rows], rows=rows)
+    for name in ("brightness", "gray", "sigma", "order", "crop"):
+        expected = np.asarray(getattr(plain, name))[rows]
+        np.testing.assert_allclose(getattr(some, name), expected, rtol=1e-6)

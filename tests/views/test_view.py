@@ -9,7 +9,7 @@ import pytest
 from helpers.support import real_batch, tiny_config, tiny_experiment
 
 from ser_jax.train.experiment import build
-from ser_jax.views.view import equiv_count, split_rows
+from ser_jax.views.view import Cut, equiv_count
 
 pytestmark = pytest.mark.slow
 
@@ -36,14 +36,35 @@ def test_equiv_count_refuses(batch_size, share):
         equiv_count(batch_size, share)
 
 
-@pytest.mark.parametrize("batch, count", [(2048, 24), (16, 8), (12, 5), (8, 0)])
-def test_split_rows_is_a_partition_spread_over_the_batch(batch, count):
-    rows = jnp.arange(batch)
-    standard, equiv = split_rows(rows, count)
-    assert len(equiv) == count and len(standard) == batch - count
-    np.testing.assert_array_equal(np.sort(np.concatenate([standard, equiv])), rows)
-    if (batch, count) == (2048, 24):  # 3 from each of 8 devices' 256 rows
-        np.testing.assert_array_equal(np.bincount(equiv // 256), [3] * 8)
+@pytest.mark.parametrize(
+    "batch, count, devices, second",
+    [
+        (2048, 24, 1, 24),
+        (2048, 24, 8, 24),  # 3 on each
+        (2048, 24, 16, 32),
+        (2048, 24, 64, 64),  # one on each
+        (2048, 24, 256, 256),
+        (4096, 48, 64, 64),
+        *((16, 8, 4, 8), (12, 5, 1, 5), (12, 5, 3, 6), (96, 8, 6, 24), (24, 12, 8, 24)),
+    ],
+)
+def test_a_cut_moves_no_row_and_which_are_b2s_depends_on_no_device(
+    batch, count, devices, second
+):
+    cut, rows = Cut.on(devices, batch, count), np.arange(batch)
+    first, others = cut.split(rows)
+    np.testing.assert_array_equal(cut.join(first, others), rows)
+    assert len(others) == second and cut.is_exact == (second == count)
+    own = batch // devices
+    on_device = others // own
+    np.testing.assert_array_equal(np.sort(on_device), on_device)
+    assert len(set(np.bincount(on_device, minlength=devices))) == 1
+    expected = Cut.exact(batch, count).rows[1]
+    np.testing.assert_array_equal(others[cut.images >= 0], expected)
+    np.testing.assert_array_equal(cut.images[cut.images >= 0], np.arange(count))
+    as_jax = cut.split(jnp.asarray(rows)[:, None])
+    np.testing.assert_array_equal(as_jax[0][:, 0], first)
+    np.testing.assert_array_equal(as_jax[1][:, 0], others)
 
 
 def test_views_cover_b1_and_b2_and_b2_shares_one_crop():
@@ -58,7 +79,7 @@ def test_views_cover_b1_and_b2_and_b2_shares_one_crop():
         "equiv/0": count,
         "equiv/1": count,
     }
-    crop = split_rows(jnp.asarray(batch["crops"]["global/0"]), count)[1]
+    crop = Cut.exact(16, count).split(batch["crops"]["global/0"])[1]
     base = (np.asarray(crop) / 255 - experiment.mean) / experiment.std
     # Without jitter, moving the crop by the drawn element is all that happens to it.
     for name in ("equiv/0", "equiv/1"):
@@ -117,7 +138,7 @@ def test_share_schedule_turns_rows_of_b2_back_into_standard_views():
     )
     early, batch = views_of(experiment, step=0)
     late, _ = views_of(experiment, step=13)
-    own = split_rows(jnp.asarray(batch["crops"]["global/1"]), 8)[1]
+    own = Cut.exact(16, 8).split(batch["crops"]["global/1"])[1]
     base = (np.asarray(own) / 255 - experiment.mean) / experiment.std
     assert not early["equiv/1"].active.any()
     np.testing.assert_allclose(

@@ -1,4 +1,4 @@
-"""Where b2's views are rows of one array on any devices, the term is the plain one."""
+"""Where rows of b1 lie among b2's, SER's term is that of b2's alone."""
 
 import jax
 import jax.numpy as jnp
@@ -13,70 +13,52 @@ from ser_jax.models.outputs import TokenGrid
 from ser_jax.train.sharding import make_mesh
 from ser_jax.train.step import make_train_step
 from ser_jax.views.recipe import Recipe
-from ser_jax.views.view import View
+from ser_jax.views.view import Cut, View
 
-DIM = 4
-CASES = [  # views, images, of which active, settings
-    (2, 5, 5, {}),  # 10 rows on 8 devices: two each, and padding
-    (4, 6, 4, {"equiv_grad": "both"}),  # 24 rows: three each; rows that rest
+DIM, BATCH, B2 = 4, 24, 12
+CASES = [  # views, images of b2 that take part, settings
+    (2, 12, {}),
+    (4, 7, {"equiv_grad": "both"}),
     (
-        *(4, 3, 3),
+        *(4, 12),
         {"equiv_grad": "both", "negatives": "opposite", "directions": "forward"},
     ),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_views, num_images, num_active, settings", CASES)
-def test_spread_rows_give_the_plain_term(num_views, num_images, num_active, settings):
+@pytest.mark.parametrize("num_views, num_active, settings", CASES)
+def test_rows_of_b1_among_b2s_change_nothing(num_views, num_active, settings):
     rng, drawn = np.random.default_rng(num_views), group.Group(base_side=3)
-    pairs = [
-        drawn.sample_pair(jax.random.key(i), num_images) for i in range(num_views // 2)
-    ]
-    elements = [element for pair in pairs for element in pair]
-    own = num_images * num_views
-    num_rows = -(-own // 8) * 8
-    shapes = np.stack([e.grid_shape for e in elements], axis=1).reshape(-1, 2)
-    shapes = jnp.pad(jnp.asarray(shapes), [(0, num_rows - own), (0, 0)], mode="edge")
-    valid = slot_cells(shapes, drawn.num_slots)[2]
-    size = (2, num_rows, drawn.num_slots, DIM)
+    pairs = [drawn.sample_pair(jax.random.key(i), B2) for i in range(num_views // 2)]
+    exact, mixed = Cut.exact(BATCH, B2), Cut.on(8, BATCH, B2)
+    assert not mixed.is_exact
+    size = (2, num_views, mixed.num_rows, drawn.num_slots, DIM)
     tokens = rng.normal(size=size).astype(np.float32)
-    active = jnp.arange(num_images) < num_active
     ser = SER(layer=1, **settings)
 
-    def term(tokens, is_spread):
-        def rows(number):
-            return slice(None) if is_spread else slice(number, own, num_views)
-
-        views = {
-            f"equiv/{j}": View(
-                jnp.zeros((num_rows, 1)),
-                jnp.zeros(()),
-                Recipe(),
-                element,
-                drawn,
-                active,
-                spread=num_views * is_spread,
-                number=j,
+    def term(tokens, cut):
+        """Of b2's rows alone; or of all, in which others are moved by its first."""
+        rows = np.flatnonzero(mixed.images >= 0) if cut.is_exact else slice(None)
+        views, grids = {}, ({}, {})
+        for j, element in enumerate(element for pair in pairs for element in pair):
+            own = jax.tree.map(lambda x: x[np.maximum(cut.images, 0)], element)
+            images = jnp.asarray(cut.images)
+            active = (images >= 0) & (images < num_active)
+            views[f"equiv/{j}"] = View(
+                *(jnp.zeros((cut.num_rows, 1)), jnp.zeros(()), Recipe()),
+                *(own, drawn, active, cut),
             )
-            for j, element in enumerate(elements)
-        }
-        student, target = (
-            {
-                1: {
-                    name: TokenGrid(x[rows(j)], shapes[rows(j)], valid[rows(j)])
-                    for j, name in enumerate(views)
-                }
-            }
-            for x in tokens
-        )
-        return ser.loss(SEROutputs(student, target), views)[0]
+            valid = slot_cells(own.grid_shape, drawn.num_slots)[2]
+            for network, found in zip(tokens, grids, strict=True):
+                found[f"equiv/{j}"] = TokenGrid(network[j][rows], own.grid_shape, valid)
+        return ser.loss(SEROutputs(*({1: found} for found in grids)), views)[0]
 
     value_and_grad = jax.jit(jax.value_and_grad(term), static_argnums=1)
-    plain, gradient = value_and_grad(tokens, False)
+    plain, gradient = value_and_grad(tokens, exact)
     with jax.set_mesh(make_mesh()):
-        spread, its_gradient = value_and_grad(tokens, True)
-    np.testing.assert_allclose(spread, plain, rtol=1e-6)
+        among, its_gradient = value_and_grad(tokens, mixed)
+    np.testing.assert_allclose(among, plain, rtol=1e-6)
     assert plain > 0 and np.any(gradient)
     assert_close(its_gradient, gradient, 1e-5, 1e-8)
 
