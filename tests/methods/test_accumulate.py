@@ -86,6 +86,10 @@ def test_loss_gradient_and_statistics_are_those_of_the_whole_batch(case, in_64_b
     jax.tree.map(lambda a, b: assert_close(a, b, 1e-9, 1e-12), found_grads, grads)
     sent = Program(program.as_text()).collectives(num_devices)
     assert not any(",16,16,3]" in row.shape for row in sent)  # no picture moves
+    num_weights = sum(x.size for x in jax.tree.leaves(variables.params["encoder"]))
+    reduced = [row for row in sent if row.kind == "all-reduce"]
+    large = [row.times for row in reduced if row.wire_bytes > 8 * num_weights]
+    assert large == [1] * (num_devices > 1)  # the gradient, once for all parts
 
 
 def test_the_gradient_of_the_term_alone():
