@@ -3,13 +3,15 @@
     JAX_NUM_CPU_DEVICES=64 python -m helpers.many_devices moco_v3 ser 1 64
 
 prints what they gave and what the devices sent, as JSON by number of devices; and what
-those of the base send on the last number.
+those of the base send on the last number. With JAX_ENABLE_X64=1 all that is float32 is
+float64, so that rounding explains no difference.
 """
 
 import json
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from helpers.support import real_batch, tiny_config
@@ -18,6 +20,7 @@ from ser_jax.evaluate.cost.compare import without_regularizer
 from ser_jax.train.compiled import compile_train_step
 from ser_jax.train.experiment import Experiment, build
 from ser_jax.train.sharding import make_mesh, replicated, shard_batch
+from ser_jax.train.step import TrainState
 
 BATCH, B2 = 128, 8
 
@@ -31,13 +34,23 @@ def experiment_of(objective: str, regularizer: str) -> Experiment:
         settings["regularizer.share"] = B2 / BATCH
     if regularizer == "augself":  # needs colours to tell apart
         settings["augment.recipe"] = "augself"
-    return build(tiny_config(objective, regularizer, **settings), 2 * BATCH)
+    experiment = build(tiny_config(objective, regularizer, **settings), 2 * BATCH)
+    return experiment.with_encoder(dtype=jnp.float32)
+
+
+def initial(experiment: Experiment) -> TrainState:
+    """As trained from; modules' own weights are float32 whatever the setting."""
+
+    def wide(x):
+        return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(wide, experiment.init_state(experiment.init_rng))
 
 
 def compiled(experiment: Experiment, num_devices: int):
     """The step and its mesh."""
     mesh = make_mesh(jax.devices()[:num_devices])
-    state = jax.eval_shape(experiment.init_state, experiment.init_rng)
+    state = jax.eval_shape(lambda: initial(experiment))
     return compile_train_step(experiment, state, mesh), mesh
 
 
@@ -50,8 +63,8 @@ def sent(step, num_devices: int) -> list[dict]:
 def measured(experiment: Experiment, num_devices: int) -> dict:
     """Metrics of two steps, how they moved the weights, and what was sent."""
     step, mesh = compiled(experiment, num_devices)
-    init = jax.jit(experiment.init_state, out_shardings=replicated(mesh))
-    state = init(experiment.init_rng)
+    init = jax.jit(lambda: initial(experiment), out_shardings=replicated(mesh))
+    state = init()
     batch = shard_batch(real_batch(experiment), mesh)
     before, metrics = jax.device_get(state.variables.params), []
     for _ in range(2):
@@ -73,6 +86,8 @@ def seen(moved) -> dict[str, list[float]]:
 
 
 def main(objective: str, regularizer: str, *numbers: str) -> None:
+    if jax.config.jax_enable_x64:
+        jnp.float32 = jnp.float64
     experiment = experiment_of(objective, regularizer)
     found = {number: measured(experiment, int(number)) for number in numbers}
     if regularizer != "none":
