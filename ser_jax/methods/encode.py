@@ -4,11 +4,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 
 from ser_jax.models.outputs import Encoder, EncoderOutput, Pictures, RowEncoder
 from ser_jax.models.placement import by_device
-from ser_jax.views.view import Cut, View, ViewSpec
+from ser_jax.views.view import Cut, View, ViewSpec, interleave
 
 # View name -> what `RowEncoder.drop_path_factors` gives for its rows.
 DropPath = Mapping[str, jax.Array]
@@ -146,17 +145,3 @@ def class_tokens(
     if part is None:
         return whole
     return Cut.exact(cut.batch_size, cut.num_equiv).split(whole)[part]
-
-
-def interleave(views: Sequence[jax.Array]) -> jax.Array:
-    """V arrays as one: image 0's views, then image 1's.
-
-    Views side by side within an image keep a batch that is sharded by images in place.
-
-    Args:
-        views: Arrays `[b, ...]`, of one shape.
-
-    Returns:
-        `[b * v, ...]`; view j is `[j::v]` of it.
-    """
-    return jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ser_jax.methods.encode import interleave
 from ser_jax.methods.metric import Metrics
 from ser_jax.methods.objectives.base import Objective
 from ser_jax.methods.variables import PyTree, Variables
+from ser_jax.views.view import interleave
 
 
 class Invariance(NamedTuple):

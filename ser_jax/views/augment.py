@@ -5,7 +5,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ser_jax.data.crops import CROP_PARAMS
 from ser_jax.views import colour
@@ -19,7 +18,6 @@ def sample_params(
     crop_params: jax.Array,
     *,
     paired: bool = False,
-    rows: np.ndarray | None = None,
 ) -> AugmentParams:
     """One independent draw per image.
 
@@ -32,7 +30,6 @@ def sample_params(
         crop_params: `[b, 7]`, the crops the host took, passed through.
         paired: Whether images 2i and 2i + 1 share jitter and grayscale; blur and
             solarization stay each image's own.
-        rows: Which row of the global batch each image is, `[b]`; None: its own.
 
     Returns:
         The parameters of `b` views.
@@ -46,13 +43,12 @@ def sample_params(
             f"got shape {crop_params.shape}."
         )
     image_rng, order_rng = jax.random.split(rng)
-    rows = np.arange(crop_params.shape[0]) if rows is None else rows
-    num = rows.max(initial=-1) + 1
-    image_rngs = jax.random.split(image_rng, num)[rows]
+    num = crop_params.shape[0]
+    image_rngs = jax.random.split(image_rng, num)
     if recipe.colour == "kornia":
         order_rngs, order_axis = order_rng, None
     else:
-        order_rngs, order_axis = jax.random.split(order_rng, num)[rows], 0
+        order_rngs, order_axis = jax.random.split(order_rng, num), 0
     sample = jax.vmap(
         functools.partial(_sample_one, recipe=recipe), in_axes=(0, order_axis, 0)
     )

@@ -1,7 +1,8 @@
 """From the host's uint8 crops to the views that a step trains on, on device."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +16,14 @@ from ser_jax.geometry.group import IDENTITY, Element, Group
 from ser_jax.models.placement import num_devices
 from ser_jax.views.augment import augment, sample_params
 from ser_jax.views.recipe import Recipe
-from ser_jax.views.view import AugmentParams, Cut, View, ViewSpec, equiv_count
+from ser_jax.views.view import (
+    AugmentParams,
+    Cut,
+    View,
+    ViewSpec,
+    equiv_count,
+    interleave,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,20 +90,18 @@ class ViewMaker:
         cut = self._cut(batch_size) if extended else None
         by_name = {spec.name: i for i, spec in enumerate(self.specs)}
 
-        def drawn(i: int, part: int | None) -> tuple[jax.Array, AugmentParams]:
-            """Crops of a part of the batch, and what is to be done to them."""
-            spec, rows = self.specs[i], None
-            images = batch["crops"][spec.source]
-            crop = batch["crop_params"][spec.source]
-            if part is not None:
-                assert cut is not None
-                images, crop = (cut.split(x)[part] for x in (images, crop))
-                rows = cut.rows[part]
+        @functools.cache
+        def drawn(i: int) -> tuple[jax.Array, AugmentParams]:
+            """Crops of the batch, and what is to be done to them."""
+            images = batch["crops"][self.specs[i].source]
+            crop = batch["crop_params"][self.specs[i].source]
             rng = jax.random.fold_in(photo_rng, i)
-            recipe = self.recipes[i]
-            return images, sample_params(
-                rng, recipe, crop, paired=self.paired, rows=rows
-            )
+            return images, sample_params(rng, self.recipes[i], crop, paired=self.paired)
+
+        def part_of(i: int, part: int) -> tuple[jax.Array, AugmentParams]:
+            """Of b1 (0), or of b2 and the rows among it (1)."""
+            assert cut is not None
+            return jax.tree.map(lambda x: cut.split(x)[part], drawn(i))
 
         views: dict[str, View] = {}
         num_geometric = 0
@@ -107,14 +113,14 @@ class ViewMaker:
                 views[spec.name] = dataclasses.replace(original, params=params)
                 continue
             if not spec.extends:
-                part = 0 if spec.name in extended else None
-                of_part = None if part is None else cut
-                views[spec.name] = View(*drawn(i, part), recipe, cut=of_part)
+                of_b1 = cut if spec.name in extended else None
+                found = drawn(i) if of_b1 is None else part_of(i, 0)
+                views[spec.name] = View(*found, recipe, cut=of_b1)
                 continue
             pair, member = divmod(num_geometric, 2)
             num_geometric += 1
             assert cut is not None
-            images, params = drawn(i, 1)
+            images, params = part_of(i, 1)
             group = self.make_group(images.shape[1] // self.patch_size)
             assert group is not None  # SER and its like bring one
             pair_rng = jax.random.fold_in(element_rng, pair)
@@ -128,7 +134,7 @@ class ViewMaker:
                 own = jax.tree.map(lambda x: x[np.maximum(cut.images, 0)], element)
                 standard = by_name[spec.extends]
                 images, params, element = _choose(
-                    active, (images, params, own), (*drawn(standard, 1), base)
+                    active, (images, params, own), (*part_of(standard, 1), base)
                 )
                 recipe = recipe.or_of(self.recipes[standard])
             views[spec.name] = View(images, params, recipe, element, group, active, cut)
@@ -144,22 +150,42 @@ class ViewMaker:
             View name -> view.
         """
         views: dict[str, View] = {}
+        geometric: dict[tuple[int, ...], list[str]] = {}
         for spec in self.specs:
             view = drawn[spec.name]
+            if view.element is not None:
+                geometric.setdefault(view.images.shape, []).append(spec.name)
+                continue
             if spec.copy_of:
                 original = views[spec.copy_of].images
                 images = jnp.rot90(original, spec.quarter_turns, axes=(1, 2))
             else:
                 images = augment(view.images, view.params, view.recipe)
-            if view.element is not None and view.group is not None:
-                images = act_on_image(
-                    images,
-                    view.element,
-                    patch_size=self.patch_size,
-                    max_side=view.group.max_side,
-                )
             views[spec.name] = dataclasses.replace(view, images=images)
+        for (
+            names
+        ) in geometric.values():  # few rows each: together they take fewer steps
+            members = [drawn[name] for name in names]
+            images = self._geometric(members)
+            for j, name in enumerate(names):
+                own = images[j :: len(names)]
+                views[name] = dataclasses.replace(drawn[name], images=own)
         return views
+
+    def _geometric(self, views: Sequence[View]) -> jax.Array:
+        """Pictures of geometric views of one size, interleaved."""
+        images, params, element = jax.tree.map(
+            lambda *x: interleave(x), *((v.images, v.params, v.element) for v in views)
+        )
+        recipe = functools.reduce(Recipe.or_of, (view.recipe for view in views))
+        group = views[0].group
+        assert group is not None
+        return act_on_image(
+            augment(images, params, recipe),
+            element,
+            patch_size=self.patch_size,
+            max_side=group.max_side,
+        )
 
     def _cut(self, batch_size: int) -> Cut:
         """Which rows of the batch are b2's, and which lie among them."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
@@ -250,3 +251,17 @@ class Cut:
         whole = whole.reshape(periods, num * self.stride, *rest)
         whole = jnp.concatenate([whole, first[:, end:]], axis=1)
         return whole.reshape(self.batch_size, *rest)
+
+
+def interleave(views: Sequence[jax.Array]) -> jax.Array:
+    """V arrays as one: image 0's views, then image 1's.
+
+    Views side by side within an image keep a batch that is sharded by images in place.
+
+    Args:
+        views: Arrays `[b, ...]`, of one shape.
+
+    Returns:
+        `[b * v, ...]`; view j is `[j::v]` of it.
+    """
+    return jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])

@@ -270,13 +270,3 @@ def test_quarter_turns_are_drawn_at_their_rate_and_applied(rng):
     upright = augment.normalize(pictures / np.float32(255), recipe)
     for view, picture, k in zip(views, upright, turns, strict=True):
         np.testing.assert_allclose(view, np.rot90(picture, k), atol=1e-6)
-
-
-def test_an_images_draw_is_that_of_its_row_in_the_batch():
-    crop = crops(6)
-    plain = sample_params(jax.random.key(3), EVERYTHING, crop)
-    rows = np.array([4, 0, 1])
-    some = augment.sample_params(jax.random.key(3), EVERYTHING, crop[rows], rows=rows)
-    for name in ("brightness", "gray", "sigma", "order", "crop"):
-        expected = np.asarray(getattr(plain, name))[rows]
-        np.testing.assert_allclose(getattr(some, name), expected, rtol=1e-6)

@@ -9,7 +9,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from ser_jax.methods.encode import interleave
 from ser_jax.methods.losses.contrastive import nt_xent, symmetric_info_nce
 from ser_jax.methods.metric import Metric, Metrics, Panel
 from ser_jax.methods.regularizers.augment_params import (
@@ -22,7 +21,7 @@ from ser_jax.models.heads import BatchNormMlp, batch_norm
 from ser_jax.models.initial import uniform_dense
 from ser_jax.models.normalize import l2_normalize
 from ser_jax.models.outputs import EncoderOutput
-from ser_jax.views.view import View, ViewSpec
+from ser_jax.views.view import View, ViewSpec, interleave
 
 _VIEWS = ("global/0", "global/1")
 _PLAIN = "plain"
