@@ -56,17 +56,12 @@ def everywhere(x: jax.Array, rows: tuple[int, ...] | None = None) -> jax.Array:
     Returns:
         `x`, or these rows of it.
     """
-    num = x.shape[0]
-    if rows is None or rows == tuple(range(num)):
-        mesh = _mesh()
-        return (
-            x if mesh is None else jax.lax.with_sharding_constraint(x, PartitionSpec())
-        )
-    chosen = np.array(rows)
-    mesh = _mesh()
+    mesh, num = _mesh(), x.shape[0]
+    is_whole = rows is None or rows == tuple(range(num))
+    chosen = slice(None) if is_whole else np.array(rows)
     if mesh is None:
         return x[chosen]
-    if num % mesh.size:
+    if is_whole or num % mesh.size:
         return jax.lax.with_sharding_constraint(x, PartitionSpec())[chosen]
     axes, devices = mesh.axis_names, mesh.size
 

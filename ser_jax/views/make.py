@@ -162,11 +162,8 @@ class ViewMaker:
             else:
                 images = augment(view.images, view.params, view.recipe)
             views[spec.name] = dataclasses.replace(view, images=images)
-        for (
-            names
-        ) in geometric.values():  # few rows each: together they take fewer steps
-            members = [drawn[name] for name in names]
-            images = self._geometric(members)
+        for names in geometric.values():  # of few rows: together they take fewer steps
+            images = self._geometric([drawn[name] for name in names])
             for j, name in enumerate(names):
                 own = images[j :: len(names)]
                 views[name] = dataclasses.replace(drawn[name], images=own)

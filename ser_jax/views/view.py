@@ -101,7 +101,8 @@ class View:
         images: `[b, h, w, 3]`, float32, normalised; for a geometric view, canvases with
             the picture in the top left corner.
         params: What the photometric augmentation did.
-        recipe: What that was drawn from (static).
+        recipe: What that was drawn from, or one that does all that its rows were drawn
+            for, where rows of b1 lie among b2's (static).
         element: Group elements of a geometric view, else None.
         group: The group they were drawn from (static: it sizes slots and canvases).
         active: Which rows of a geometric view take part in the term, `[b]`, bool.

@@ -270,3 +270,18 @@ def test_quarter_turns_are_drawn_at_their_rate_and_applied(rng):
     upright = augment.normalize(pictures / np.float32(255), recipe)
     for view, picture, k in zip(views, upright, turns, strict=True):
         np.testing.assert_allclose(view, np.rot90(picture, k), atol=1e-6)
+
+
+def test_a_recipe_of_two_does_to_an_image_what_its_own_does():
+    """Red if it leaves out an operation of either, or does one that is off."""
+    some = dataclasses.replace(
+        EVERYTHING, hue=0.0, gray_prob=0.0, solarize_prob=0.0, rot90_prob=0.0
+    )
+    others = dataclasses.replace(EVERYTHING, jitter_prob=0.0, blur_prob=0.0)
+    pictures = images(16) / np.float32(255)
+    for recipe in (some, others):
+        params = sample_params(jax.random.key(5), recipe, crops(16))
+        expected = apply_params(pictures, params, recipe)
+        for both in (some.or_of(others), others.or_of(some)):
+            found = apply_params(pictures, params, both)
+            np.testing.assert_allclose(found, expected, atol=2e-6)
