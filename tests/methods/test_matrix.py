@@ -102,7 +102,7 @@ def test_term_trains_the_blocks_up_to_its_layer_and_its_heads(regularizer):
         assert not any(np.any(leaf) for leaf in jax.tree.leaves(part))
 
 
-# With MoCo v3 and SER, in train/test_step.py, every loss once.
+# With MoCo v3 and SER, in train/test_many_devices.py, every loss once.
 EVERY_OTHER_LOSS = [
     ("dino", "equimod"),
     ("barlow_twins", "augself"),

@@ -48,15 +48,24 @@ def after_three(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name, status", [("SIGINT", 130), ("SIGHUP", 75), ("SIGUSR1", 75)]
+    "name, status",
+    [("SIGTERM", 75), ("SIGINT", 130), ("SIGHUP", 75), ("SIGUSR1", 75)],
 )
-def test_other_signals_save_and_stop_too(plain, tmp_path, after_three, name, status):
+def test_a_signal_saves_and_stops_and_the_run_goes_on(
+    plain, tmp_path, after_three, caplog, name, status
+):
     plain.checkpoint.every_steps = 10**6
     plain.max_steps = 300
     after_three(lambda: signal.raise_signal(getattr(signal, name)))
     assert main.run(plain, tmp_path) == status
-    assert 3 <= final_state(plain, tmp_path)[1] <= 4
+    saved = final_state(plain, tmp_path)[1]
+    assert 3 <= saved <= 4
+    assert f"{name}: saved step {saved}" in caplog.text
     assert not (tmp_path / "summary.json").exists()
+    if name == "SIGTERM":  # what a scheduler sends before it runs the job again
+        after_three(lambda: None)
+        run(plain, tmp_path, saved + 1)
+        assert final_state(plain, tmp_path)[1] == saved + 1
 
 
 def test_whatever_ends_training_what_was_trained_is_saved(plain, tmp_path, after_three):

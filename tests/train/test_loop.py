@@ -106,20 +106,6 @@ def test_kill_9_and_rerun_gives_the_same_parameters(config, tmp_path, uninterrup
     assert_same_state(final_state(config, tmp_path)[0], uninterrupted[1])
 
 
-def test_sigterm_saves_and_exits_cleanly_and_the_run_goes_on(plain, tmp_path):
-    plain.checkpoint.every_steps = 10**6
-    process = start_main(plain, tmp_path, max_steps=300)
-    wait_for_step(process, tmp_path, 2)
-    process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 75, stderr
-    assert "SIGTERM: saved step" in stderr and "Traceback" not in stderr
-    saved = final_state(plain, tmp_path)[1]
-    assert 2 <= saved < 300
-    run(plain, tmp_path, saved + 1)
-    assert final_state(plain, tmp_path)[1] == saved + 1
-
-
 def test_a_flipped_byte_is_noticed_and_the_run_still_ends_the_same(
     config, tmp_path, uninterrupted, caplog
 ):

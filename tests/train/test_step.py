@@ -12,7 +12,6 @@ from helpers.support import assert_close, real_batch, tiny_config, tiny_experime
 from ser_jax.methods.regularizers.base import NoRegularizer
 from ser_jax.methods.regularizers.ser import SER
 from ser_jax.train.experiment import build
-from ser_jax.train.sharding import make_mesh, replicated, shard_batch
 from ser_jax.train.step import make_equiv_grad_norm, make_train_step
 
 pytestmark = pytest.mark.slow
@@ -232,41 +231,6 @@ def test_one_compilation_serves_every_group_element_and_the_state_is_donated():
         assert jax.tree.leaves(previous.variables.params)[0].is_deleted()
     assert num_traces == 1 and len(drawn) == 4
     assert np.isfinite(losses).all() and int(state.step) == 4
-
-
-def test_one_device_equals_eight():
-    """With plain SGD, of whose update the gradient can be read."""
-    rate = 0.5
-    optimizer = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0, "base_lr": rate}
-    optimizer |= {"lr_reference_batch": 16, "warmup_epochs": 0.0}
-    overrides = {f"optimizer.{name}": value for name, value in optimizer.items()}
-    experiment = tiny_experiment(**{"augment.recipe": "digits"} | overrides)
-    batch = real_batch(experiment)
-    before = jax.jit(experiment.init_state)(experiment.init_rng)
-
-    def on(num_devices):
-        mesh = make_mesh(jax.devices()[:num_devices])
-        replica = jax.device_put(before, replicated(mesh))
-        step = jax.jit(step_of(experiment))
-        after, metrics = jax.device_get(step(replica, shard_batch(batch, mesh)))
-        moved = jax.tree.map(
-            lambda old, new: (old - new) / rate,
-            before.variables.params,
-            after.variables.params,
-        )
-        return after.variables, metrics, moved
-
-    (one, metrics, grads), (eight, eight_metrics, eight_grads) = on(1), on(8)
-    assert metrics["lr"] == rate
-    np.testing.assert_allclose(metrics["loss"], eight_metrics["loss"], rtol=1e-6)
-    jax.tree.map(lambda a, b: assert_close(a, b, 1e-4, 1e-6), metrics, eight_metrics)
-    jax.tree.map(lambda a, b: assert_close(a, b, 1e-4, 1e-6), grads, eight_grads)
-    for part in ("batch_stats", "target_params", "method_state"):
-        jax.tree.map(
-            lambda a, b: assert_close(a, b, 1e-5, 1e-6),
-            getattr(one, part),
-            getattr(eight, part),
-        )
 
 
 def test_initial_target_is_a_copy_and_initial_weights_follow_the_seed():

@@ -199,18 +199,6 @@ def test_images_of_a_batch_are_drawn_independently(rng):
     assert len(distinct) > 12
 
 
-@pytest.mark.slow
-def test_jit_changes_nothing(rng):
-    pictures, crop = images(2), crops(2)
-    plain, params = augmented(rng, pictures, crop, EVERYTHING)
-    jitted, jitted_params = make_views(rng, pictures, crop, EVERYTHING)
-    np.testing.assert_allclose(plain, jitted, atol=1e-5)
-    for one, other in zip(
-        jax.tree.leaves(params), jax.tree.leaves(jitted_params), strict=True
-    ):
-        np.testing.assert_allclose(one, other, atol=1e-6)
-
-
 def test_plain_only_normalises(rng):
     recipe = recipes.recipe("plain", "global/0", 8)
     pictures = images(3)
