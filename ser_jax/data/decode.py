@@ -117,6 +117,25 @@ def read_header(data: bytes) -> Header:
         raise UnreadableImageError(_reason(error, data)) from error
 
 
+def read_size(data: bytes) -> tuple[int, int]:
+    """Height and width that a picture says it has; its pixels are not decoded.
+
+    Args:
+        data: An encoded image.
+
+    Returns:
+        Height and width, px, as stored: before EXIF's turn.
+
+    Raises:
+        UnreadableImageError: If it is none of the formats that are read.
+    """
+    try:
+        with _open(data) as image:
+            return image.height, image.width
+    except Exception as error:
+        raise UnreadableImageError(_reason(error, data)) from error
+
+
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """The image as EXIF says that it is to be shown.
 

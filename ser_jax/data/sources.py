@@ -105,10 +105,7 @@ class Source:
         Returns:
             The error, in one line.
         """
-        records: Any = self.records
-        position = index
-        while isinstance(records, _Picked):
-            records, position = records.records, int(records.chosen[position])
+        _, position = self.stored(index)
         place = ""
         for shard in self.shards:
             if position < shard.num_records:
@@ -123,6 +120,31 @@ class Source:
             "or remove it and prepare it again."
         )
 
+    def stored(self, index: int) -> tuple[Any, int]:
+        """Where a record is, however many parts of parts this is.
+
+        Args:
+            index: Of the record.
+
+        Returns:
+            The records as they were opened, and its position in them.
+        """
+        records: Any = self.records
+        while isinstance(records, _Picked):
+            records, index = records.records, int(records.chosen[index])
+        return records, index
+
+    def pick(self, chosen: np.ndarray) -> Self:
+        """The records at some positions, counted from 0 again.
+
+        Args:
+            chosen: The positions, `[k]` int.
+
+        Returns:
+            The source of these.
+        """
+        return dataclasses.replace(self, records=_Picked(self.records, chosen))
+
     def subset(self, num_examples: int) -> Self:
         """The same source, or `num_examples` of its records picked evenly at random.
 
@@ -131,16 +153,13 @@ class Source:
         if num_examples >= len(self):
             return self
         chosen = np.random.default_rng(0).permutation(len(self))[:num_examples]
-        return dataclasses.replace(self, records=_Picked(self.records, np.sort(chosen)))
+        return self.pick(np.sort(chosen))
 
     def part(self, start: int, stop: int) -> Self:
         """The records from `start` to before `stop`, counted from 0 again."""
         chosen = np.arange(start, min(stop, len(self)))
-        return dataclasses.replace(
-            self,
-            split=f"{self.split}[{start}:{stop}]",
-            records=_Picked(self.records, chosen),
-        )
+        picked = self.pick(chosen)
+        return dataclasses.replace(picked, split=f"{self.split}[{start}:{stop}]")
 
 
 @dataclasses.dataclass(frozen=True)

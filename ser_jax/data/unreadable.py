@@ -4,7 +4,7 @@ import functools
 import itertools
 import logging
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,16 +40,23 @@ class Unreadable:
         indices: Which; counted from nothing when a run resumes.
     """
 
-    def __init__(self, source: Source, max_bad_frac: float):
+    def __init__(
+        self,
+        source: Source,
+        max_bad_frac: float,
+        setting: str = "loader.max_bad_frac",
+    ):
         """Knows of none.
 
         Args:
             source: The records.
             max_bad_frac: Share of the source that may be unreadable, in [0, 1].
+            setting: What a user calls that share.
         """
         self.indices: set[int] = set()
         self._source = source
         self._max_bad_frac = max_bad_frac
+        self._setting = setting
 
     def note(self, batch: Mapping[str, Any]) -> None:
         """Notes, and tells, what a batch had to do without.
@@ -69,14 +76,25 @@ class Unreadable:
                 stand_ins(asked, len(self._source)),
             )
         ]
-        new = [index for index in dict.fromkeys(tried) if index not in self.indices]
+        self.add(tried)
+
+    def add(self, indices: Iterable[int]) -> None:
+        """Notes, and tells, what was found to be unreadable.
+
+        Args:
+            indices: Records; known ones may be among them.
+
+        Raises:
+            UnreadableRecordError: If that makes too many; names one of these.
+        """
+        new = [index for index in dict.fromkeys(indices) if index not in self.indices]
         if not new:
             return
         self.indices.update(new)
         if len(self.indices) > self._max_bad_frac * len(self._source):
             raise UnreadableRecordError(
-                f"{_why(self._source, new[0])} Or train without such records: raise "
-                f"loader.max_bad_frac, now {self._max_bad_frac:g}, "
+                f"{_why(self._source, new[0])} Or do without such records: raise "
+                f"{self._setting}, now {self._max_bad_frac:g}, "
                 f"to their share or more; {len(self.indices)} of {len(self._source)} "
                 "were found so far."
             )

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from etils import epath
@@ -148,11 +148,13 @@ def read_json(path: PathLike) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
-def parse_object(data: bytes) -> dict[str, Any]:
+def parse_object(data: bytes, without: Sequence[str] = ()) -> dict[str, Any]:
     """A JSON object.
 
     Args:
         data: UTF-8.
+        without: Names that are left out, at any depth: what is under them takes no
+            memory once it is read.
 
     Returns:
         The object; a whole number of twenty digits or more is a float in it.
@@ -160,8 +162,16 @@ def parse_object(data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: If it is something else, or no JSON.
     """
+
+    def some(found: dict[str, Any]) -> dict[str, Any]:
+        for name in without:
+            found.pop(name, None)
+        return found
+
     try:
-        content = json.loads(data.decode(), parse_int=_number)
+        content = json.loads(
+            data.decode(), parse_int=_number, object_hook=some if without else None
+        )
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error})") from error
     if not isinstance(content, dict):

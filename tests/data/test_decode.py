@@ -221,3 +221,13 @@ def test_what_is_no_picture_starts_no_program(monkeypatch, data):
     assert "\n" not in str(caught.value) and "object at" not in str(caught.value)
     with pytest.raises(decode.UnreadableImageError):
         decode.read_header(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_size_without_pixels(kind):
+    stream = io.BytesIO()
+    Image.new("RGB", (7, 5)).save(stream, kind)
+    assert decode.read_size(stream.getvalue()) == (5, 7)
+    assert decode.read_size(stream.getvalue()[:-8]) == (5, 7)
+    with pytest.raises(decode.UnreadableImageError, match="none of JPEG"):
+        decode.read_size(b"no picture")

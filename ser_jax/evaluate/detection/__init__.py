@@ -1,0 +1,1 @@
+"""Boxes: a detector on the frozen encoder."""
