@@ -68,7 +68,9 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "detection": ["faster-coco-eval>=1.8"],
         "test": [
+            "faster-coco-eval>=1.8",
             "mypy>=1.13",
             "pytest>=8.0",
             "pytest-xdist>=3.6",

@@ -3,6 +3,8 @@
 What a trained encoder is worth: any set of tasks, into WORKDIR/eval.
 """
 
+import logging
+import sys
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +18,7 @@ from ser_jax.evaluate.results import evaluate, option_fields
 from ser_jax.evaluate.results_file import as_text
 from ser_jax.evaluate.tasks import TASKS
 from ser_jax.storage.files import as_path
+from ser_jax.train.preemption import Stopped, exit_status
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a run.")
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint; the newest if not given.")
@@ -51,6 +54,8 @@ _TRAIN_SPLIT = flags.DEFINE_string(
 _EVAL_SPLIT = flags.DEFINE_string(
     "eval_split", None, "What is evaluated on, if not the run's."
 )
+
+_logger = logging.getLogger(__name__)
 
 _EXAMPLE = "python -m ser_jax.evaluate --checkpoint=/tmp/digits_ser --tasks=knn,linear"
 
@@ -123,7 +128,11 @@ def main(argv: list[str]) -> None:
         report = f"{as_text(results)}\n\nWritten to {folder}."
         return report, results["failed"]
 
-    report, failed = command_line.run_or_fail(run_tasks)
+    try:
+        report, failed = command_line.run_or_fail(run_tasks)
+    except Stopped as stopped:
+        _logger.warning("%s The same command goes on from there.", stopped)
+        sys.exit(exit_status(stopped.name))
     if jax.process_index() == 0:
         print(report)
     if failed:

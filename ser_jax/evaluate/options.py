@@ -80,7 +80,7 @@ def check_options(
             raise ValueError(
                 f"{name} must be one of {', '.join(choices)}; got {value!r}."
             )
-        if least is not None and value < least:
+        if None not in (least, value) and value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}.")
 
 

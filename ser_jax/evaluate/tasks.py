@@ -2,6 +2,7 @@
 
 from ser_jax.evaluate.classify import collapse, finetune, knn, linear, logreg
 from ser_jax.evaluate.cost import flops
+from ser_jax.evaluate.detection import task as detection
 from ser_jax.evaluate.layers import (
     equimod,
     equivariance,
@@ -27,6 +28,7 @@ _IN_ORDER = (
     corruptions.TASK,
     perturbations.TASK,
     shifted.TASK,
+    detection.TASK,
     flops.TASK,
     pictures.TASK,
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 from etils import epath
 
+from ser_jax.evaluate.detection.metrics import FIGURES
 from ser_jax.evaluate.results_file import OTHER_DATA, read_results
 from ser_jax.evaluate.tasks import TASKS
 from ser_jax.report.page import Row
@@ -42,6 +43,11 @@ class Column:
     def tasks(self) -> Mapping[str, Any]:
         """Task -> its results."""
         return self.results.get("tasks", {})
+
+    @property
+    def pictures(self) -> Mapping[str, str]:
+        """Kind of picture -> its file in the folder."""
+        return _pictures(self.tasks)
 
 
 def read_columns(runs: Sequence[RunRecord]) -> list[Column]:
@@ -172,12 +178,26 @@ def _check(tasks: Mapping[str, Any], folder: epath.Path) -> None:
         _want(path, isinstance(values, list) and bool(values))
         _want(path, None not in values and all(map(_is_number, values)))
         _want(path, len(values) == len(next(iter(errors.values()))))
-    for name, picture in tasks.get("pictures", {}).items():
+    detection = tasks.get("detection", {})
+    seeds = detection.get("seeds", {})
+    _want("detection/seeds", isinstance(seeds, dict))
+    for name, of in {"": detection, **seeds}.items():
+        path = f"detection/seeds/{name}" if name else "detection"
+        _want(path, isinstance(of, dict))
+        for figure in (*FIGURES, *(f"{x}_std" for x in FIGURES)):
+            _want(f"{path}/{figure}", _is_number(of.get(figure)))
+    _want("detection/pictures", isinstance(detection.get("pictures", {}), dict))
+    for name, picture in _pictures(tasks).items():
         path = f"pictures/{name}"
         _want(path, isinstance(picture, str))
         real = pathlib.Path(os.path.realpath(folder / picture))  # links followed
         if not real.is_relative_to(os.path.realpath(folder)):
             raise ValueError(f"{path}, {picture!r}, lies outside of its folder")
+
+
+def _pictures(tasks: Mapping[str, Any]) -> dict[str, Any]:
+    of_boxes = tasks.get("detection", {}).get("pictures", {})
+    return {**tasks.get("pictures", {}), **of_boxes}
 
 
 def _want(path: str, is_right: bool) -> None:

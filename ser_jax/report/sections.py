@@ -10,6 +10,7 @@ from ser_jax.evaluate.results_file import data_texts
 from ser_jax.evaluate.task import Task
 from ser_jax.evaluate.tasks import TASKS
 from ser_jax.report.curves import draw_run, draw_runs
+from ser_jax.report.detection import detection_pieces
 from ser_jax.report.page import Heading, Note, Piece, Row, Table, figure
 from ser_jax.report.pictures.corruption import corruption_picture
 from ser_jax.report.pictures.depth import DepthCurves, depth_picture, kind_curves
@@ -113,6 +114,8 @@ def results(
         yield from _tradeoff(columns, scratch)
     if title == "Robustness":
         yield from _corruptions(columns, scratch)
+    if title == "Detection":
+        yield from detection_pieces(columns, scratch)
     names = [column.name for column in columns]
     for name, task in tasks.items():
         rows = result_rows(columns, name)
@@ -170,7 +173,7 @@ def _folded(
 
 
 def _pictures(column: Column, folder: epath.Path) -> Iterator[Piece]:
-    names = column.tasks.get("pictures", {})
+    names = column.pictures
     for kind in (kind for kind in PICTURES if kind in names):
         title, caption = PICTURES[kind]
         path = folder / str(names[kind])

@@ -19,6 +19,16 @@ PICTURES = {
         "dark; colours are principal components of F(x) alone, and grey has no "
         "counterpart.",
     ),
+    "detections": (
+        "What the detector finds",
+        "On the left what is there, on the right what was found, with its score; a "
+        "class has one colour, and a dashed box holds a crowd.",
+    ),
+    "precision_recall": (
+        "Precision over recall",
+        "The area below a curve is its AP: on the left the mean over classes, on the "
+        "right each class, grey but for the best and the worst.",
+    ),
 }
 # What a run is -> where its config, results and summary have it.
 SETTINGS = {

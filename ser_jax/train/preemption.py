@@ -30,6 +30,24 @@ def exit_status(stopped_by: str) -> int:
     return _INTERRUPTED if stopped_by == "SIGINT" else _RUN_ME_AGAIN
 
 
+class Stopped(Exception):
+    """A signal ended work whose state is saved.
+
+    Attributes:
+        name: Of the signal.
+    """
+
+    def __init__(self, name: str, step: int):
+        """Says so.
+
+        Args:
+            name: Of the signal.
+            step: The last one that is saved.
+        """
+        super().__init__(f"{name}: saved step {step} and stopped.")
+        self.name = name
+
+
 class StopSignal:
     """Whether SIGINT, SIGTERM, SIGHUP or SIGUSR1 came; processes agree on a step.
 

@@ -8,7 +8,14 @@ import os
 import numpy as np
 import pytest
 
-from ser_jax.storage.files import as_path, matching, whole_file, write_json, write_text
+from ser_jax.storage.files import (
+    as_path,
+    matching,
+    parse_object,
+    whole_file,
+    write_json,
+    write_text,
+)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -73,3 +80,9 @@ def test_brackets_in_a_folders_name_are_no_pattern(tmp_path):
     found = [os.fspath(path) for path in matching(folder, "*/x*.json")]
     assert found == [f"{folder}/a/x.json", f"{folder}/b/x.json"]
     assert matching(tmp_path / "nothing", "*") == []
+
+
+def test_what_is_not_wanted_of_json_is_left_out_at_any_depth():
+    data = b'{"a": [{"b": [1, 2], "c": 3}, {"b": {}}], "b": 4}'
+    assert parse_object(data, without=("b",)) == {"a": [{"c": 3}, {}]}
+    assert parse_object(data)["b"] == 4
