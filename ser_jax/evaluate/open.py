@@ -114,6 +114,7 @@ def open_run(
         batch_size=-(-batch_size // mesh.size) * mesh.size,
         num_pictures=num_pictures,
         num_threads=config.loader.num_threads,
+        num_workers=config.loader.num_workers,
         seed=config.seed,
         workdir=path,
         step=meta["step"],

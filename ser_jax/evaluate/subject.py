@@ -57,6 +57,7 @@ class Subject:
         num_pictures: Images that are moved, corrupted here, and drawn; all, if there
             are fewer.
         num_threads: Threads that decode.
+        num_workers: Processes that decode what is trained on; 0: threads of this one.
         seed: Of what is left to chance.
 
     Raises:
@@ -71,6 +72,7 @@ class Subject:
     batch_size: int = 256
     num_pictures: int = 256
     num_threads: int = 16
+    num_workers: int = 0
     seed: int = 0
 
     def __post_init__(self):

@@ -24,6 +24,10 @@ PICTURES = {
         "On the left what is there, on the right what was found, with its score; a "
         "class has one colour, and a dashed box holds a crowd.",
     ),
+    "losses": (
+        "The detectors' training",
+        "The loss of each seed, and its terms, means over seeds.",
+    ),
     "precision_recall": (
         "Precision over recall",
         "The area below a curve is its AP: on the left the mean over classes, on the "

@@ -227,6 +227,7 @@ def _measure(subject: Subject, options: FinetuneOptions) -> dict[str, Any]:
         batch_size=batch_size,
         seed=subject.seed,
         num_threads=subject.num_threads,
+        num_workers=subject.num_workers,
         prefetch_batches=subject.experiment.prefetch_batches,
         process_index=jax.process_index(),
         process_count=jax.process_count(),

@@ -157,6 +157,41 @@ def precision_recall_picture(
     return figures.save(figure, path)
 
 
+def losses_picture(
+    path: PathLike, rows: Sequence[Mapping[str, float]], seeds: Sequence[int]
+) -> epath.Path:
+    """Path of a PNG: the losses of detectors over the steps of their training.
+
+    On the left that of each seed, on the right its terms, means over seeds.
+
+    Args:
+        path: The file; replaced as a whole.
+        rows: Of `train_detectors`' metrics: "step", "loss_seed<seed>" and the terms.
+        seeds: Of the detectors.
+
+    Returns:
+        The path.
+    """
+    figure = figures.Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    steps = [row["step"] for row in rows]
+    of_each = {f"seed {seed}": f"loss_seed{seed}" for seed in seeds}
+    for ax, title, curves in (
+        (left, "loss", of_each),
+        (right, "its terms", {name: name for name in ("class", "box", "centerness")}),
+    ):
+        for (label, name), color in zip(
+            curves.items(), itertools.cycle(figures.COLORS), strict=False
+        ):
+            values = [row.get(name, np.nan) for row in rows]
+            ax.plot(steps, values, color=color, linewidth=1, label=label)
+        figures.tidy(ax, title)
+        ax.set_ylim(bottom=0)
+        ax.set_xlabel("step", fontsize=9)
+        ax.legend(frameon=False, fontsize=8)
+    return figures.save(figure, path)
+
+
 def _clipped_aspect(image: np.ndarray) -> float:
     """Height of its panel over the width, not too flat for its title."""
     return float(np.clip(image.shape[0] / image.shape[1], 0.25, 1))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 
 from ser_jax.data.decode import decode_image
 from ser_jax.evaluate.detection.coco import open_coco
@@ -23,6 +24,7 @@ from ser_jax.evaluate.detection.metrics import (
 from ser_jax.evaluate.detection.pictures import (
     Shown,
     detections_picture,
+    losses_picture,
     precision_recall_picture,
 )
 from ser_jax.evaluate.detection.split import CocoSplit
@@ -30,6 +32,7 @@ from ser_jax.evaluate.detection.train import train_detectors
 from ser_jax.evaluate.options import option
 from ser_jax.evaluate.subject import Subject
 from ser_jax.evaluate.task import Task
+from ser_jax.storage.metrics import read_metrics
 from ser_jax.train.sharding import check_batch_size
 
 _BASE_LR, _BASE_BATCH = 2e-4, 64
@@ -125,6 +128,7 @@ def _measure(subject: Subject, options: DetectionOptions) -> dict[str, Any]:
         seeds=seeds,
         data_seed=subject.seed,
         num_threads=subject.num_threads,
+        num_workers=subject.num_workers,
         max_bad_frac=options.max_bad_frac,
     )
     found = find(
@@ -162,14 +166,21 @@ def _measure(subject: Subject, options: DetectionOptions) -> dict[str, Any]:
         return results
     for seed, detections in zip(seeds, found.detections, strict=True):
         write_detections(folder / f"detections_seed{seed}.json", detections)
-    return results | {"pictures": _draw(subject, found, metrics[seeds[0]])}
+    files = _draw(folder, found, metrics[seeds[0]])
+    if rows := read_metrics(trained.folder):
+        files["losses"] = losses_picture(folder / "losses.png", rows, seeds)
+    root = subject.results_folder
+    names = {kind: str(path.relative_to(root)) for kind, path in files.items()}
+    return results | {"pictures": names}
 
 
-def _draw(subject: Subject, found: Found, metrics: CocoMetrics) -> dict[str, str]:
+def _draw(
+    folder: epath.Path, found: Found, metrics: CocoMetrics
+) -> dict[str, epath.Path]:
     """Pictures of what the first detector found: kind -> file."""
     if metrics.figures["AP"] is None:  # there is nothing to be found
         return {}
-    folder, split = subject.results_folder, found.split
+    split = found.split
     by_image: dict[int, list[Mapping[str, Any]]] = {}
     for box in found.detections[0]:
         by_image.setdefault(box["image_id"], []).append(box)
@@ -183,15 +194,12 @@ def _draw(subject: Subject, found: Found, metrics: CocoMetrics) -> dict[str, str
         for i, image_id in enumerate(chosen.image_ids.tolist())
     ]
     names = dict(zip(*split.categories, strict=True))
-    files = {
-        "detections": detections_picture(
-            folder / "detection" / "detections.png", shown, names
-        ),
+    return {
+        "detections": detections_picture(folder / "detections.png", shown, names),
         "precision_recall": precision_recall_picture(
-            folder / "detection" / "precision_recall.png", metrics
+            folder / "precision_recall.png", metrics
         ),
     }
-    return {kind: str(path.relative_to(folder)) for kind, path in files.items()}
 
 
 def _detectors(

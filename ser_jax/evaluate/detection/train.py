@@ -52,6 +52,7 @@ def train_detectors(
     seeds: tuple[int, ...],
     data_seed: int,
     num_threads: int,
+    num_workers: int = 0,
     max_bad_frac: float,
 ) -> Trained:
     """Trains, or goes on where it was stopped; what is trained already is read.
@@ -63,7 +64,8 @@ def train_detectors(
             checkpoints and metrics.
         seeds: Of initial weights, a detector each.
         data_seed: Of the order of the pictures and of what is done to them.
-        num_threads: Threads that decode.
+        num_threads: Threads that decode, in each worker.
+        num_workers: Worker processes; 0: threads of this one.
         max_bad_frac: Share of the pictures that may be unreadable.
 
     Returns:
@@ -95,6 +97,7 @@ def train_detectors(
             seed=data_seed,
             start_step=first,
             num_threads=num_threads,
+            num_workers=num_workers,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )

@@ -92,6 +92,7 @@ def test_boxes_are_learned_and_the_encoder_stays_as_it_is(encoder, coco, tmp_pat
     assert again["training_images_per_s"] is None
     assert again["AP"] == found["AP"] and again["per_class"] == found["per_class"]
     jax.tree.map(np.testing.assert_array_equal, before, encoder.variables)
+    assert found["pictures"].keys() == {"detections", "precision_recall", "losses"}
     for path in found["pictures"].values():
         assert (tmp_path / path).stat().st_size > 10_000
     boxes = json.loads((tmp_path / "detection/detections_seed0.json").read_text())
