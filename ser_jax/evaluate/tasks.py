@@ -3,6 +3,7 @@
 from ser_jax.evaluate.classify import collapse, finetune, knn, linear, logreg
 from ser_jax.evaluate.cost import flops
 from ser_jax.evaluate.detection import task as detection
+from ser_jax.evaluate.features import embed
 from ser_jax.evaluate.layers import (
     equimod,
     equivariance,
@@ -31,5 +32,6 @@ _IN_ORDER = (
     detection.TASK,
     flops.TASK,
     pictures.TASK,
+    embed.TASK,
 )
 TASKS: dict[str, Task] = {task.name: task for task in _IN_ORDER}

@@ -22,6 +22,8 @@ ABSENT = "-"
 _FOLDER = re.compile(r"(\d+)-(online|target)")
 _OF_OTHER_DATA = re.compile(rf"{_FOLDER.pattern}-.+")
 
+_WITH_PICTURES = ("detection", "embed")  # among their other results
+
 
 @dataclasses.dataclass(frozen=True)
 class Column:
@@ -186,7 +188,9 @@ def _check(tasks: Mapping[str, Any], folder: epath.Path) -> None:
         _want(path, isinstance(of, dict))
         for figure in (*FIGURES, *(f"{x}_std" for x in FIGURES)):
             _want(f"{path}/{figure}", _is_number(of.get(figure)))
-    _want("detection/pictures", isinstance(detection.get("pictures", {}), dict))
+    for task in _WITH_PICTURES:
+        of_task = tasks.get(task, {}).get("pictures", {})
+        _want(f"{task}/pictures", isinstance(of_task, dict))
     for name, picture in _pictures(tasks).items():
         path = f"pictures/{name}"
         _want(path, isinstance(picture, str))
@@ -196,8 +200,10 @@ def _check(tasks: Mapping[str, Any], folder: epath.Path) -> None:
 
 
 def _pictures(tasks: Mapping[str, Any]) -> dict[str, Any]:
-    of_boxes = tasks.get("detection", {}).get("pictures", {})
-    return {**tasks.get("pictures", {}), **of_boxes}
+    found = dict(tasks.get("pictures", {}))
+    for task in _WITH_PICTURES:
+        found |= tasks.get(task, {}).get("pictures", {})
+    return found
 
 
 def _want(path: str, is_right: bool) -> None:

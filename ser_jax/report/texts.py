@@ -28,6 +28,11 @@ PICTURES = {
         "The detectors' training",
         "The loss of each seed, and its terms, means over seeds.",
     ),
+    "neighbours": (
+        "Nearest neighbours",
+        "On the left pictures of the evaluation split; beside each the training "
+        "pictures whose features are nearest, with their cosine and class.",
+    ),
     "precision_recall": (
         "Precision over recall",
         "The area below a curve is its AP: on the left the mean over classes, on the "
