@@ -11,6 +11,7 @@ from etils import epath
 from ser_jax.evaluate.tasks import TASKS
 from ser_jax.storage import files, tables
 from ser_jax.storage.lock import only_writer
+from ser_jax.storage.runs import RESULTS_FILE
 
 OTHER_DATA = "other_data"  # folder of results that were set aside
 _DIGEST_LENGTH = 8  # of a fingerprint, where people read it
@@ -65,7 +66,7 @@ def read_kept(folder: epath.Path, about: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: If there are results of other weights, or what is no results.
     """
-    path = folder / "results.json"
+    path = folder / RESULTS_FILE
     if not path.exists():
         return {}
     results = read_results(path)
@@ -127,13 +128,13 @@ def write_results(
         return merged(read_kept(folder, about), about, new)
     with only_writer(folder, wait=True):
         kept = read_kept(folder, about)
-        if not kept and (folder / "results.json").exists():
+        if not kept and (folder / RESULTS_FILE).exists():
             _set_aside(folder)
         results = merged(kept, about, new)
         if others := files.matching(folder, f"{OTHER_DATA}/*/results.json"):
             paths = [str(path.parent.relative_to(folder)) for path in others]
             results[OTHER_DATA] = paths
-        files.write_json(folder / "results.json", results)
+        files.write_json(folder / RESULTS_FILE, results)
         files.write_text(folder / "results.md", as_text(results))
     return results
 
@@ -201,7 +202,7 @@ def _set_aside(folder: epath.Path) -> None:
     target = folder / OTHER_DATA / now
     target.mkdir(parents=True)
     pictures = files.matching(folder, "*.png")
-    for path in (folder / "results.md", *pictures, folder / "results.json"):
+    for path in (folder / "results.md", *pictures, folder / RESULTS_FILE):
         if path.exists():
             path.rename(target / path.name)
     _logger.warning(

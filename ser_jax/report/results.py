@@ -15,7 +15,7 @@ from ser_jax.evaluate.results_file import OTHER_DATA, read_results
 from ser_jax.evaluate.tasks import TASKS
 from ser_jax.report.page import Row
 from ser_jax.storage.files import matching
-from ser_jax.storage.runs import RunRecord
+from ser_jax.storage.runs import RESULTS_FILE, RunRecord
 from ser_jax.storage.tables import flatten, to_text
 
 ABSENT = "-"
@@ -59,13 +59,18 @@ def read_columns(runs: Sequence[RunRecord]) -> list[Column]:
         runs: Runs.
 
     Returns:
-        One a run; two if both its encoders were evaluated at that step.
+        One a run; two if both its encoders were evaluated at that step. Of results
+        alone, these.
 
     Raises:
         ValueError: If results are there and cannot be read.
     """
     columns = []
     for run in runs:
+        if not run.was_trained:
+            path = run.path / RESULTS_FILE
+            columns.append(Column(run.name, run, run.path, _read(path)))
+            continue
         found: dict[int, dict[str, epath.Path]] = {}
         for path in matching(run.path, "eval/*/results.json"):
             if match := _FOLDER.fullmatch(path.parent.name):

@@ -155,9 +155,9 @@ def of_run(run: RunRecord, columns: Sequence[Column]) -> Iterator[Piece]:
         ]
         title = f"{run.name}, results on other data: {place}"
         yield _folded(title, [run.name], rows, f"{of_data}.")
-    if run.settings is None:
+    if run.settings is None and run.was_trained:
         yield Note("Settings: the run has saved none yet.")
-    else:
+    if run.settings is not None:
         rows = [_setting_row(name, [value]) for name, value in run.settings.items()]
         yield _folded("All settings", [run.name], rows)
 
@@ -247,7 +247,8 @@ def _facts(column: Column) -> dict[str, Any]:
     run, settings = column.run, column.run.settings or {}
     facts: dict[str, Any] = {"folder": str(run.path)}
     facts |= {name: settings.get(path) for name, path in SETTINGS.items()}
-    facts |= {"last step": run.last_step}
+    if run.was_trained:
+        facts |= {"last step": run.last_step}
     facts |= {name: run.summary.get(key) for name, key in TRAINED.items()}
     facts |= {name: column.results.get(key) for name, key in EVALUATED.items()}
     return facts | data_texts(column.results)
@@ -277,4 +278,6 @@ def _setting_row(name: str, values: Sequence[Any]) -> Row:
 
 def _command(run: RunRecord) -> str:
     path = shlex.quote(str(run.path))
+    if not run.was_trained:
+        return f"python -m ser_jax.evaluate --weights=... --results={path} --tasks=all"
     return f"python -m ser_jax.evaluate --checkpoint={path} --tasks=all"

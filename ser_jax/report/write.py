@@ -24,7 +24,8 @@ def report(
     """Path of the page on trained and evaluated runs.
 
     Args:
-        workdirs: Workdirs of at least one run.
+        workdirs: Workdirs of at least one run, or folders of results alone (of weights
+            that come without their run).
         html: The file; None is `report.html`, in the workdir if there is one run, else
             beside the comparison, or in the current directory.
         markdown: Folder for `comparison.md`, `comparison.json` and `comparison.png` on
@@ -46,7 +47,7 @@ def report(
     with tempfile.TemporaryDirectory() as scratch:
         parts = list(_parts(runs, columns, epath.Path(scratch)))
     if markdown is not None:
-        compare(runs, as_path(markdown))
+        compare([run for run in runs if run.was_trained], as_path(markdown))
     path.parent.mkdir(parents=True, exist_ok=True)
     title = f"Report on {', '.join(run.name for run in runs)}"
     return write_text(path, page(title, parts))
@@ -56,7 +57,8 @@ def _parts(
     runs: Sequence[RunRecord], columns: Sequence[Column], scratch: epath.Path
 ) -> Iterator[Part]:
     yield Part("Overview", list(sections.overview(columns)))
-    yield Part("Training", list(sections.training(runs, scratch)))
+    if trained := [run for run in runs if run.was_trained]:
+        yield Part("Training", list(sections.training(trained, scratch)))
     for title in dict.fromkeys(task.section for task in TASKS.values()):
         if title is not None:
             tasks = {k: task for k, task in TASKS.items() if task.section == title}

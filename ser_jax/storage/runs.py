@@ -12,16 +12,18 @@ from ser_jax.storage.metrics import Curves, read_curves
 from ser_jax.storage.summary import read_summary
 from ser_jax.storage.tables import flatten
 
+RESULTS_FILE = "results.json"  # of an evaluation, in its folder
 _Source = TypeVar("_Source")
 
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """What a run has left behind.
+    """What a run has left behind, or an evaluation without one.
 
     Attributes:
         name: Shortest end of its path that tells it from the others.
-        path: Its workdir.
+        path: Its workdir; or a folder that holds results alone, as of weights that come
+            without their run: then nothing of what follows is there.
         curves: Its metrics.
         summary: Its summary; {} if it has not ended.
         settings: Its config, flat; None if it has saved none yet.
@@ -39,6 +41,11 @@ class RunRecord:
         return int(max((curve[-1, 0] for curve in self.curves.values()), default=0))
 
     @property
+    def was_trained(self) -> bool:
+        """Whether it is a run, and not results alone."""
+        return not (self.path / RESULTS_FILE).exists()
+
+    @property
     def is_finished(self) -> bool:
         """Whether its summary is there and of its last step."""
         return self.summary.get("steps") == self.last_step
@@ -48,7 +55,7 @@ def read_runs(paths: Sequence[PathLike]) -> list[RunRecord]:
     """The runs in the order given, also those that have not ended.
 
     Args:
-        paths: Workdirs.
+        paths: Workdirs, and folders of results alone.
 
     Returns:
         One run a path.
@@ -116,6 +123,8 @@ def setting_text(value: Any) -> str:
 
 
 def _read_run(name: str, path: epath.Path) -> RunRecord:
+    if (path / RESULTS_FILE).exists():
+        return RunRecord(name, path, {}, {}, None)
     if not (path / "metrics.jsonl").exists():
         found = [
             *matching(path, "*/metrics.jsonl"),
@@ -126,7 +135,7 @@ def _read_run(name: str, path: epath.Path) -> RunRecord:
         what = "has no metrics.jsonl" if path.is_dir() else "does not exist"
         raise ValueError(
             f"{path} is no run: it {what}. Give the --workdir of a run of "
-            f"ser_jax.main.{hint}"
+            f"ser_jax.main, or the --results of an evaluation.{hint}"
         )
     ended = read_summary(path) or {}
     config = ended.pop("config", None) or _saved_config(path)

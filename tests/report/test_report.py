@@ -367,3 +367,20 @@ def test_refusals(runs, tmp_path, names, message):
     with pytest.raises(ValueError, match=message):
         report([f"{tmp_path}/{name}" for name in names], f"{tmp_path}/a.html")
     assert not (tmp_path / "a.html").exists()
+
+
+def test_results_alone_are_a_column_without_training(runs, tmp_path):
+    """Of weights that come without their run."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    about = {"weights": "/some/file.pth", "layout": "timm", "date": "2026-11-28"}
+    files.write_json(folder / "results.json", about | {"tasks": tasks(0.875)})
+    page = report([*runs, folder], tmp_path / "page.html").read_text()
+    text = re.sub(r"<[^>]*>", " ", page)
+    assert "weights" in text and "0.875" in text
+    assert "weights has not ended" not in text
+    assert f"--results={folder}" in text or "not evaluated" not in text
+    alone = report([folder], tmp_path / "alone.html").read_text()
+    assert "Training curves" not in alone and "no metric was logged" not in alone
+    with pytest.raises(ValueError, match="two or more, got 0"):
+        report([folder], tmp_path / "alone.html", tmp_path / "markdown")

@@ -73,23 +73,25 @@ class Detectors:
         num_classes: Number of classes.
         size_px: Side of the pictures, a multiple of the encoder's patch.
         layer: Whose maps are read: `feature_maps`.
+        channels: Width of the detectors.
         settings: How they are trained.
         mesh: The mesh.
 
     Raises:
-        ValueError: If the encoder has no such layer, or the size is not a multiple.
+        ValueError: If there is no such layer, or size or width are not multiples.
     """
 
     encoder: FrozenEncoder
     num_classes: int
     size_px: int
     layer: int | str | None
+    channels: int
     settings: HeadSettings
     mesh: Mesh
 
     def __post_init__(self):
-        """Checks size and layer."""
-        _ = self._map_shapes
+        """Checks size, layer and width."""
+        _ = self.detector
 
     @functools.cached_property
     def detector(self) -> Detector:
@@ -97,7 +99,7 @@ class Detectors:
         shapes = self._map_shapes
         strides = pyramid_strides(shapes, self.size_px)
         dtype = next(iter(shapes.values())).dtype
-        return Detector(self.num_classes, strides, dtype=dtype)
+        return Detector(self.num_classes, strides, self.channels, dtype=dtype)
 
     @functools.cached_property
     def locations(self) -> Locations:

@@ -70,6 +70,7 @@ class DetectionOptions:
         detection_learning_rate: At its peak; if not given, 2e-4 for 64 pictures, and
             in proportion for others.
         detection_layer: "last", "last4", or the number of a layer: `feature_maps`.
+        detection_channels: Width of detectors; costs grow with its square.
         seeds: Of detectors, which are trained at once.
         max_bad_frac: Share of the pictures that may be unreadable.
     """
@@ -102,6 +103,9 @@ class DetectionOptions:
         "last",
         f"Whose maps are read: last; {LAST_BLOCKS}, the last four blocks side by "
         "side; or a layer's number.",
+    )
+    detection_channels: int = option(
+        256, "Width of detectors, a multiple of 8.", lower_bound=8
     )
     seeds: tuple[str, ...] = option(
         ("0",), "Seeds of detectors, trained at once: mean and spread are given."
@@ -152,6 +156,7 @@ def _measure(subject: Subject, options: DetectionOptions) -> dict[str, Any]:
             "batch_size": settings.batch_size,
             "learning_rate": settings.learning_rate,
             "layer": options.detection_layer,
+            "channels": options.detection_channels,
             "train": f"{train.name}, {len(train)} pictures",
             "eval": f"{held_out.name}, {len(found.split)} pictures",
         },
@@ -218,6 +223,7 @@ def _detectors(
         num_classes=len(train.categories.ids),
         size_px=size_px,
         layer=_layer(options),
+        channels=options.detection_channels,
         settings=HeadSettings(
             total_steps,
             batch_size,

@@ -27,6 +27,7 @@ from ser_jax.train.preemption import Stopped
 from ser_jax.train.sharding import make_mesh
 
 SIDE = 64
+SMALL = functools.partial(Detector, num_convs=1)
 LEARNED_STEPS, LEARNED_AP = 130, 0.5
 
 
@@ -42,9 +43,7 @@ def encoder():
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Detectors that compile in seconds, and learn in a hundred steps."""
-    monkeypatch.setattr(
-        frozen, "Detector", functools.partial(Detector, channels=32, num_convs=1)
-    )
+    monkeypatch.setattr(frozen, "Detector", SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +69,8 @@ def subject_of(encoder, folder, num_devices=1):
 
 
 def detect(encoder, folder, coco, **options):
-    options = {"detection_size": SIDE, "detection_batch": 16} | options
+    usual = {"detection_size": SIDE, "detection_batch": 16, "detection_channels": 32}
+    options = usual | options
     results = evaluate(
         subject_of(encoder, folder), ["detection"], coco=str(coco), **options
     )
@@ -109,6 +109,7 @@ def detectors_of(encoder, coco, num_devices=1, **settings):
         num_classes=3,
         size_px=SIDE,
         layer=None,
+        channels=32,
         settings=HeadSettings(warmup_steps=1, **settings),
         mesh=make_mesh(jax.devices()[:num_devices]),
     )
@@ -130,9 +131,7 @@ def trained(encoder, coco, folder, num_devices=1, **settings):
 @pytest.fixture(scope="module")
 def four_steps(encoder, coco, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            frozen, "Detector", functools.partial(Detector, channels=32, num_convs=1)
-        )
+        patch.setattr(frozen, "Detector", SMALL)
         return trained(encoder, coco, tmp_path_factory.mktemp("four"))
 
 
@@ -209,6 +208,7 @@ def test_pictures_that_cannot_be_read_are_counted(encoder, tmp_path):
         ({"detection_size": 60}, "60 px .* 64 px do"),
         ({"detection_layer": "9"}, "layer 9 is none of this encoder's"),
         ({"detection_layer": "first"}, "layer 'first' is none of this"),
+        ({"detection_channels": 12}, "channels must be a multiple of 8"),
         ({"detection_protocol": "none"}, "must be one of short, long"),
     ],
 )
