@@ -14,20 +14,21 @@ import numpy as np
 from ser_jax.geometry.group import Element
 
 
-def cubic_kernel(distance: jax.Array) -> jax.Array:
-    """Cubic convolution kernel with a = -0.75.
+def cubic_kernel(distance: jax.Array, a: float = -0.75) -> jax.Array:
+    """Cubic convolution kernel.
 
     Args:
         distance: Distance from the sample in input cells, `[...]`, float32.
+        a: Slope at distance 1.
 
     Returns:
         Weight of the sample, `[...]`, float32; exactly 1 at 0 and 0 at other integers.
 
     Reference:
         Keys, Cubic convolution interpolation for digital image processing, 1981, with
-        the a of PyTorch's bicubic mode.
+        the a of PyTorch's bicubic mode; -0.5 where that antialiases.
     """
-    a, t = -0.75, jnp.abs(distance)
+    t = jnp.abs(distance)
     near = ((a + 2) * t - (a + 3)) * t * t + 1
     far = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
     return jnp.where(t <= 1, near, jnp.where(t < 2, far, 0.0))

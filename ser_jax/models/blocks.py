@@ -17,6 +17,8 @@ from ser_jax.models.packing import Images, Packed
 # What a backward pass may keep of a block, by name.
 QKV, MIXED, HIDDEN = "qkv", "attention", "hidden"
 
+NORM_EPS = 1e-6  # of the ViTs that are trained here; others' may have another
+
 Initializer = Callable[..., jax.Array]
 
 
@@ -106,6 +108,7 @@ class Block(nn.Module):
         qkv_init: Initializer of the packed q, k, v kernel.
         kernel_init: Initializer of the other kernels.
         attention: See `attend`.
+        norm_eps: See `layer_norm`.
     """
 
     num_heads: int
@@ -114,6 +117,7 @@ class Block(nn.Module):
     qkv_init: Initializer
     kernel_init: Initializer
     attention: str = "xla"
+    norm_eps: float = NORM_EPS
 
     @nn.compact
     def __call__(
@@ -145,22 +149,24 @@ class Block(nn.Module):
         mlp = Mlp(
             int(self.mlp_ratio * x.shape[-1]), self.dtype, self.kernel_init, name="mlp"
         )
-        branch = attention(layer_norm("norm1")(x).astype(self.dtype), images)
+        normed = layer_norm("norm1", self.norm_eps)(x)
+        branch = attention(normed.astype(self.dtype), images)
         x = x + _scaled(branch, keep, 0)
-        branch = mlp(layer_norm("norm2")(x).astype(self.dtype))
+        branch = mlp(layer_norm("norm2", self.norm_eps)(x).astype(self.dtype))
         return x + _scaled(branch, keep, 1)
 
 
-def layer_norm(name: str) -> nn.LayerNorm:
-    """LayerNorm with the ViT's epsilon, computed in float32.
+def layer_norm(name: str, eps: float = NORM_EPS) -> nn.LayerNorm:
+    """LayerNorm computed in float32.
 
     Args:
         name: Module name.
+        eps: What is added to the variance.
 
     Returns:
         The module, to be called on `[..., d]`.
     """
-    return nn.LayerNorm(epsilon=1e-6, dtype=jnp.float32, name=name)
+    return nn.LayerNorm(epsilon=eps, dtype=jnp.float32, name=name)
 
 
 @functools.cache  # blocks are told apart by them

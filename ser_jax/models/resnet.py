@@ -34,6 +34,9 @@ class ResNet(nn.Module):
         zero_init_residual: Whether the last BatchNorm scale of each block starts at 0,
             blocks then being identities.
         dtype: Compute dtype of convolutions; statistics, norms and means are float32.
+        stem_padding: Zeros around the image; None: 1 for the 3 x 3, 3 for the 7 x 7.
+            With others, like solo-learn's 2, maps have sides that do not divide the
+            image's, and pictures fill their images.
 
     Raises:
         ValueError: If a setting is not one of those above.
@@ -56,6 +59,7 @@ class ResNet(nn.Module):
     cls_layers: tuple[int, ...] = ()
     zero_init_residual: bool = True
     dtype: DTypeLike = jnp.float32
+    stem_padding: int | None = None
 
     def __post_init__(self):
         """Checks the attributes."""
@@ -123,8 +127,8 @@ class ResNet(nn.Module):
             Mean of the last map as `cls`, the map as tokens, and the grids asked for.
 
         Raises:
-            ValueError: If the image size is not a multiple of the patch size, or
-                `num_slots` is missing.
+            ValueError: If the image size is not a multiple of the patch size,
+                `num_slots` is missing, or canvases meet a `stem_padding`.
         """
         b, height, width, _ = images.shape
         if height % self.patch_size or width % self.patch_size:
@@ -133,25 +137,34 @@ class ResNet(nn.Module):
                 f"of {self.patch_size} px; resize them to a multiple of it."
             )
         if grid_shape is None:
-            rows, cols = height // self.patch_size, width // self.patch_size
-            num_slots, inside = rows * cols, None
-            shape = jnp.broadcast_to(jnp.array([rows, cols]), (b, 2))
+            inside, room = None, 0
         elif num_slots is None:
             raise ValueError("grid_shape needs num_slots, the static size to hold it.")
+        elif self.stem_padding is not None:
+            raise ValueError(
+                f"stem_padding {self.stem_padding} moves a picture within its canvas: "
+                "give pictures that fill their images, without grid_shape."
+            )
         else:
-            shape, inside = grid_shape, _inside(grid_shape * self.patch_size, height)
+            inside, room = _inside(grid_shape * self.patch_size, height), num_slots
 
         def token_grid(x: jax.Array, scale: int) -> TokenGrid:
-            cells, slots = shape * scale, num_slots * scale**2
-            if inside is None:
+            if grid_shape is None:
+                slots = x.shape[1] * x.shape[2]
+                cells = jnp.broadcast_to(jnp.array(x.shape[1:3]), (b, 2))
                 tokens = x.reshape(b, slots, -1)  # [b, n, d]
             else:
+                cells, slots = grid_shape * scale, room * scale**2
                 tokens = canvas_to_slots(x, cells, slots)
             valid = slot_cells(cells, slots)[2]
             return TokenGrid(tokens, cells, valid, scale, self.dtype)
 
         x, now_inside = Stem(
-            self.num_filters, self.small_images, self.dtype, name="stem"
+            self.num_filters,
+            self.small_images,
+            self.dtype,
+            self.stem_padding,
+            name="stem",
         )(images, inside, train=train)
         grids: dict[int, TokenGrid] = {}
         for stage, num_blocks in enumerate(self.stage_sizes, start=1):
@@ -169,8 +182,9 @@ class ResNet(nn.Module):
                 grids[stage] = token_grid(normed, 2 ** (self.depth - stage))
 
         x = x.astype(jnp.float32)  # fp32: mean
-        cls = jnp.sum(x, axis=(1, 2)) / jnp.prod(shape, axis=1, keepdims=True)
         last = token_grid(x, 1)
+        num_cells = jnp.prod(last.grid_shape, axis=1, keepdims=True)
+        cls = jnp.sum(x, axis=(1, 2)) / num_cells
         cls_at = dict.fromkeys(self.cls_layers, cls)
         return EncoderOutput(cls, last.tokens, last.valid, grids, cls_at)
 

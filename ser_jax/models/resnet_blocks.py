@@ -22,6 +22,7 @@ class ConvNorm(nn.Module):
         relu: Whether a ReLU follows.
         zero_scale: Whether BatchNorm's scale starts at 0 instead of 1.
         dtype: Compute dtype; BatchNorm's statistics are float32.
+        padding: Zeros on each side; None: what keeps the map's size at stride 1.
     """
 
     features: int
@@ -30,6 +31,7 @@ class ConvNorm(nn.Module):
     relu: bool = True
     zero_scale: bool = False
     dtype: DTypeLike = jnp.float32
+    padding: int | None = None
 
     @nn.compact
     def __call__(
@@ -46,11 +48,12 @@ class ConvNorm(nn.Module):
             `[b, h / stride, w / stride, features]`, zero outside the pictures, and
             where these are.
         """
+        padding = self.kernel_size // 2 if self.padding is None else self.padding
         x = nn.Conv(
             self.features,
             (self.kernel_size, self.kernel_size),
             strides=self.stride,
-            padding=self.kernel_size // 2,
+            padding=padding,
             use_bias=False,
             dtype=self.dtype,
             kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
@@ -130,6 +133,7 @@ class Stem(nn.Module):
         features: Output channels.
         small_images: A single 3 x 3 without stride instead.
         dtype: Compute dtype.
+        padding: Of the convolution, see `ConvNorm`.
 
     Reference:
         He et al. (arXiv 1512.03385), Tab. 1; for small images SimCLR (arXiv
@@ -139,6 +143,7 @@ class Stem(nn.Module):
     features: int
     small_images: bool
     dtype: DTypeLike
+    padding: int | None = None
 
     @nn.compact
     def __call__(
@@ -147,7 +152,12 @@ class Stem(nn.Module):
         """Applies the stem; arguments and results as `ConvNorm`'s."""
         kernel_size, stride = (3, 1) if self.small_images else (7, 2)
         x, inside = ConvNorm(
-            self.features, kernel_size, stride, dtype=self.dtype, name="layer1"
+            self.features,
+            kernel_size,
+            stride,
+            dtype=self.dtype,
+            padding=self.padding,
+            name="layer1",
         )(x, inside, train=train)
         if self.small_images:
             return x, inside

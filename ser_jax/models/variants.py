@@ -18,7 +18,10 @@ VARIANTS: Mapping[str, tuple[int, int, int]] = {
 # stage sizes, block
 RESNETS: dict[str, tuple[tuple[int, ...], str]] = {
     "resnet18": ((2, 2, 2, 2), "basic"),
+    "resnet34": ((3, 4, 6, 3), "basic"),
     "resnet50": ((3, 4, 6, 3), "bottleneck"),
+    "resnet101": ((3, 4, 23, 3), "bottleneck"),
+    "resnet152": ((3, 8, 36, 3), "bottleneck"),
 }
 
 # Settings that mean nothing to a ResNet; pos_embed, init_scheme and scan neither.
@@ -34,7 +37,7 @@ def make_encoder(
     """Encoder of a named size.
 
     Args:
-        variant: A ViT's, see `make_vit`, or "resnet18" or "resnet50".
+        variant: A ViT's, see `make_vit`, or a name in `RESNETS`.
         cls_insert: Where a ViT's class token joins; a ResNet has none.
         small_images: Whether a ResNet has the stem of CIFAR.
         **attributes: As for `make_vit`. A ResNet takes image_size, width (filters of
@@ -104,7 +107,7 @@ def make_vit(
     if size not in VARIANTS or not patch.isdigit():
         raise ValueError(
             f"model variant must be one of {', '.join(VARIANTS)} and a patch size, "
-            f"like 'S/16', or {' or '.join(RESNETS)}; got {variant!r}."
+            f"like 'S/16', or one of {', '.join(RESNETS)}; got {variant!r}."
         )
     own_width, own_depth, own_heads = VARIANTS[size]
     depth = depth or own_depth

@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from ser_jax.geometry.action import canvas_to_slots, slot_cells
 from ser_jax.models.attention import IMPLEMENTATIONS
 from ser_jax.models.blocks import (
+    NORM_EPS,
     Block,
     block_initializers,
     layer_norm,
@@ -29,7 +30,7 @@ from ser_jax.models.outputs import (
     norm_grid,
 )
 from ser_jax.models.packing import Apart, Images, Packed
-from ser_jax.models.pos_embed import resample_positions, sincos_table
+from ser_jax.models.pos_embed import RESAMPLING, resample_positions, sincos_table
 from ser_jax.models.stack import KEPT, run_blocks
 
 
@@ -64,6 +65,9 @@ class ViT(nn.Module):
         scan: Whether blocks run in a `lax.scan` (compiles faster) or unrolled. The
             parameters have the same form, stacked along the first axis, either way.
             "auto" is a loop until training chooses.
+        norm_eps: What every LayerNorm adds to the variance.
+        resample: How the position table is resampled to other grids than its own, see
+            `resample_positions`.
 
     Reference:
         Dosovitskiy et al. (arXiv 2010.11929); SER (arXiv 2603.06693), Sec. 3: class
@@ -89,6 +93,8 @@ class ViT(nn.Module):
     attention: str = "xla"
     remat: str | bool = "none"
     scan: bool | str = True
+    norm_eps: float = NORM_EPS
+    resample: str = "dino"
 
     def __post_init__(self):
         """Checks the attributes."""
@@ -136,6 +142,10 @@ class ViT(nn.Module):
             raise ValueError(f"remat is one of {', '.join(KEPT)}, not {self.remat!r}.")
         if self.scan not in (True, False, "auto"):
             raise ValueError(f"scan is True, False or 'auto', not {self.scan!r}.")
+        if self.resample not in RESAMPLING:
+            raise ValueError(
+                f"resample is one of {', '.join(RESAMPLING)}, not {self.resample!r}."
+            )
         super().__post_init__()
 
     @nn.nowrap
@@ -212,7 +222,12 @@ class ViT(nn.Module):
         grids: list[dict[int, TokenGrid]] = [{} for _ in batches]
         cls_at: list[dict[int, jax.Array]] = [{} for _ in batches]
 
-        final = layer_norm(FINAL_NORM)
+        final = layer_norm(FINAL_NORM, self.norm_eps)
+
+        def norm_after(stop: int, name: str) -> nn.LayerNorm:
+            # After the last layer (an ablation's) it is the final norm.
+            return final if stop == self.depth else layer_norm(name, self.norm_eps)
+
         xs, start = lie.join(tokens), 0
         stops = sorted(
             {self.cls_insert, *self.grid_layers, *self.cls_layers, self.depth}
@@ -225,15 +240,14 @@ class ViT(nn.Module):
             start = stop
             if stop == self.cls_insert:
                 xs, lie = lie.with_cls(xs, cls_token)
-            # After the last layer (an ablation's) both are the final norm's.
             if stop in self.grid_layers:
-                norm = final if stop == self.depth else layer_norm(norm_grid(stop))
+                norm = norm_after(stop, norm_grid(stop))
                 for of, x, shape, there in zip(
                     grids, lie.tokens(xs), shapes, valid, strict=True
                 ):
                     of[stop] = TokenGrid(norm(x), shape, there, dtype=self.dtype)
             if stop in self.cls_layers:
-                norm = final if stop == self.depth else layer_norm(norm_cls(stop))
+                norm = norm_after(stop, norm_cls(stop))
                 for at, x in zip(cls_at, lie.cls(xs), strict=True):
                     at[stop] = norm(x)
         return [
@@ -287,7 +301,7 @@ class ViT(nn.Module):
             pos = table[None]  # [1, n, d]
         else:
             shape = jnp.array([[rows, cols]]) if grid_shape is None else grid_shape
-            canvas = resample_positions(table, shape, max(rows, cols))
+            canvas = resample_positions(table, shape, max(rows, cols), self.resample)
             pos = canvas_to_slots(canvas, shape, num_slots)  # [1 or b, n, d]
 
         tokens = dense(patches)
@@ -306,6 +320,7 @@ class ViT(nn.Module):
             self.dtype,
             *block_initializers(self.init_scheme),
             self.attention,
+            self.norm_eps,
             parent=None,  # its parameters are stacked and passed by hand
         )
 

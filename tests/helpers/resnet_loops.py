@@ -15,9 +15,10 @@ class Loops:
         self.stats = jax.tree.map(np.asarray, tree["batch_stats"])
         self.new_stats: dict = {}
 
-    def conv(self, x, kernel, stride):
+    def conv(self, x, kernel, stride, padding=None):
         k = kernel.shape[0]
-        x = np.pad(x, [(k // 2, k // 2), (k // 2, k // 2), (0, 0)])
+        p = k // 2 if padding is None else padding
+        x = np.pad(x, [(p, p), (p, p), (0, 0)])
         rows, cols = ((side - k) // stride + 1 for side in x.shape[:2])
         out = np.zeros((rows, cols, kernel.shape[-1]))
         for i, j in np.ndindex(rows, cols):
@@ -32,11 +33,11 @@ class Loops:
             out[i, j] = x[2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max(axis=(0, 1))
         return out
 
-    def conv_norm(self, maps, path, stride=1, relu=True):
+    def conv_norm(self, maps, path, stride=1, relu=True, padding=None):
         params, stats = self.params, self.stats
         for name in path.split("/"):
             params, stats = params[name], stats[name]
-        maps = [self.conv(x, params["conv"]["kernel"], stride) for x in maps]
+        maps = [self.conv(x, params["conv"]["kernel"], stride, padding) for x in maps]
         mean, var = stats["bn"]["mean"], stats["bn"]["var"]
         if self.train:
             cells = np.concatenate([x.reshape(-1, x.shape[-1]) for x in maps])
@@ -65,7 +66,8 @@ class Loops:
     def __call__(self, pictures):
         """Maps after each stage."""
         small = self.model.small_images
-        maps = self.conv_norm(pictures, "stem/layer1", 1 if small else 2)
+        stride, padding = 1 if small else 2, self.model.stem_padding
+        maps = self.conv_norm(pictures, "stem/layer1", stride, padding=padding)
         maps = maps if small else [self.pool(x) for x in maps]
         stages = {}
         for stage, num_blocks in enumerate(self.model.stage_sizes, start=1):

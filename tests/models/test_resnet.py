@@ -11,6 +11,7 @@ from helpers.resnet_loops import Loops
 from helpers.support import assert_close
 
 from ser_jax.models.resnet import ResNet
+from ser_jax.models.variants import RESNETS
 
 pytestmark = pytest.mark.slow
 
@@ -112,6 +113,23 @@ def test_matches_loops_on_pictures_of_mixed_sizes(block, small, sizes, train):
         assert_close(stats["bn"]["var"], var)
 
 
+def test_another_stem_padding():
+    """solo-learn's: maps are larger, and do not divide the image."""
+    settings = {"small_images": True, "stem_padding": 2, "stage_sizes": (1, 1)}
+    model = tiny(image_size=16, **(settings | {"grid_layers": (1,)}))
+    tree = variables(model)
+    images = np.random.default_rng(3).normal(size=(1, 16, 12, 3)).astype(np.float32)
+    out = jax.device_get(jax.jit(model.apply)(tree, images))
+    stages = Loops(model, tree, False)(list(images))
+    assert out.grids[1].grid_shape.tolist() == [[18, 14]]
+    last = stages[2][0]
+    assert last.shape[:2] == (9, 7)
+    assert_close(out.tokens[0], last.reshape(9 * 7, -1))
+    assert_close(out.cls[0], last.mean(axis=(0, 1)))
+    with pytest.raises(ValueError, match="stem_padding 2 .* without grid_shape"):
+        model.apply(tree, images, np.ones((1, 2), np.int32), num_slots=1)
+
+
 def value_and_gradient(model, train=False):
     """Jitted `(params, stats, images, grid shape) -> ((value, aux), gradient)`."""
 
@@ -182,15 +200,20 @@ def test_canvases_equal_cropped_batches_in_training():
 
 
 @pytest.mark.parametrize(
-    "block, sizes, count, width",
+    "variant, count, width, small",
     [
-        # torchvision's ResNet-18 and ResNet-50 less their 1000-way classifiers
-        ("basic", (2, 2, 2, 2), 11_689_512 - 513_000, 512),
-        ("bottleneck", (3, 4, 6, 3), 25_557_032 - 2_049_000, 2048),
+        # torchvision's less their 1000-way classifiers
+        ("resnet18", 11_689_512 - 513_000, 512, False),
+        ("resnet18", 11_689_512 - 513_000, 512, True),
+        ("resnet34", 21_797_672 - 513_000, 512, False),
+        ("resnet50", 25_557_032 - 2_049_000, 2048, False),
+        ("resnet50", 25_557_032 - 2_049_000, 2048, True),
+        ("resnet101", 44_549_160 - 2_049_000, 2048, False),
+        ("resnet152", 60_192_808 - 2_049_000, 2048, False),
     ],
 )
-@pytest.mark.parametrize("small", [False, True])
-def test_sizes_of_the_standard_nets(block, sizes, count, width, small):
+def test_sizes_of_the_standard_nets(variant, count, width, small):
+    sizes, block = RESNETS[variant]
     side = 32 if small else 224
     model = ResNet(
         sizes, block, image_size=side, small_images=small, grid_layers=(1, 2, 3, 4)

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ from helpers.support import assert_close
 
 from ser_jax.geometry import action as geometry
 from ser_jax.geometry import group
-from ser_jax.models.pos_embed import resample_positions, sincos_table
+from ser_jax.models.pos_embed import RESAMPLING, resample_positions, sincos_table
 from ser_jax.models.variants import make_vit
 from ser_jax.models.vit import ViT
 
@@ -113,6 +114,59 @@ def test_positions_match_the_reference(golden, name):
     ):
         positions = canvas[:rows, :cols].reshape(rows * cols, -1)
         assert_close(positions, data[key][0, first:])
+
+
+def cubic(t: float, a: float) -> float:
+    t = abs(t)
+    if t <= 1:
+        return (a + 2) * t**3 - (a + 3) * t**2 + 1
+    return a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a if t < 2 else 0.0
+
+
+def by_loops(row: np.ndarray, size: int, resample: str) -> np.ndarray:
+    """A row of positions at another length."""
+    side, out = len(row), []
+    step = side / (size + 0.1 * (resample == "dino"))
+    for i in range(size):
+        centre = (i + 0.5) * step - 0.5
+        if resample == "timm":
+            weights = [cubic((j - centre) / max(1, step), -0.5) for j in range(side)]
+            weights = np.array(weights) / sum(weights)
+        else:
+            weights, first = np.zeros(side), int(np.floor(centre)) - 1
+            for j in range(first, first + 4):
+                weights[np.clip(j, 0, side - 1)] += cubic(j - centre, -0.75)
+        out.append(weights @ row)
+    return np.array(out)
+
+
+@pytest.mark.parametrize("resample", RESAMPLING)
+def test_positions_by_loops(resample):
+    """Fewer rows and more columns than the table's; at its own size, the table."""
+    table = np.random.default_rng(0).normal(size=(5, 5, 2)).astype(np.float32)
+    canvases = jax.jit(resample_positions, static_argnums=(2, 3))(
+        table.reshape(25, 2), np.array([[3, 7], [5, 5]]), 8, resample
+    )
+    rows = np.stack([by_loops(table[:, i], 3, resample) for i in range(5)], axis=1)
+    expected = np.stack([by_loops(row, 7, resample) for row in rows])
+    assert_close(canvases[0, :3, :7], expected)
+    assert not np.any(canvases[0, 3:]) and not np.any(canvases[0, :, 7:])
+    np.testing.assert_array_equal(canvases[1, :5, :5], table)
+
+
+def test_every_norm_takes_the_epsilon():
+    seen = set()
+
+    def look(call, args, kwargs, context):
+        if isinstance(context.module, nn.LayerNorm):
+            seen.add((context.module.name, context.module.epsilon))
+        return call(*args, **kwargs)
+
+    model = tiny(norm_eps=1e-3, cls_layers=(2,))
+    with nn.intercept_methods(look):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    names = {"norm1", "norm2", "norm", "norm_grid_1", "norm_cls_2"}
+    assert seen == {(name, 1e-3) for name in names}
 
 
 def tiny(**kwargs) -> ViT:
@@ -290,6 +344,7 @@ def test_sincos_table_by_hand():
         ({"num_heads": 3}, "does not divide"),
         ({"pos_embed": "rope"}, "pos_embed"),
         ({"init_scheme": "zeros"}, "init_scheme"),
+        ({"resample": "area"}, "dino, hf, timm"),
     ],
 )
 def test_bad_settings_are_refused(change, message):
