@@ -1,0 +1,1 @@
+"""How do weights come in from other packages, and go out to them?"""

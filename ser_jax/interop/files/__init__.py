@@ -1,0 +1,1 @@
+"""What does a file of weights hold, read without running anything of it?"""
