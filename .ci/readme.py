@@ -10,8 +10,8 @@ but two at a time where they name no file in common. The rules:
 2. Training on digits stops after two steps (the first run after twenty), a sweep after
    its first seed; a benchmark times two steps.
 3. Training of a recipe at full size is asked for its settings alone: `--show_config`.
-4. A command on what cannot be shipped (official archives, robustness sets, COCO, the
-   TPU's compiler) must end with one message that names what is missing.
+4. A command on what cannot be shipped (official archives, robustness sets, COCO,
+   weights, the TPU's compiler) must end with one message that names what is missing.
 5. Scripts for pods and SLURM are checked for syntax. pip and pytest: `.ci/run` itself.
 6. XLA optimises little: runs this short spend their time compiling.
 """
@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
-NOT_HERE = re.compile(r"\.tar\b|IMAGENET_|--shifted=|--coco=|--topology=")
+NOT_HERE = re.compile(r"\.tar\b|IMAGENET_|--shifted=|--coco=|\bWEIGHTS\b|--topology=")
 ON_DIGITS = re.compile(r"configs/digits\S*")
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # see tests/conftest.py

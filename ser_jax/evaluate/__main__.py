@@ -1,6 +1,7 @@
 """Command line: `python -m ser_jax.evaluate --checkpoint=WORKDIR --tasks=knn,linear`.
 
-What a trained encoder is worth: any set of tasks, into WORKDIR/eval.
+What a trained encoder is worth: any set of tasks, into WORKDIR/eval. Or one out of a
+file: `--weights=FILE --dataset=NAME --data_dir=DATA --results=DIR`.
 """
 
 import logging
@@ -16,11 +17,18 @@ from ser_jax.config import flags as command_line
 from ser_jax.evaluate.open import open_run
 from ser_jax.evaluate.results import evaluate, option_fields
 from ser_jax.evaluate.results_file import as_text
+from ser_jax.evaluate.subject import Subject
 from ser_jax.evaluate.tasks import TASKS
+from ser_jax.evaluate.weights import open_weights
+from ser_jax.interop.flags import define_given_flags, given_from_flags
 from ser_jax.storage.files import as_path
 from ser_jax.train.preemption import Stopped, exit_status
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a run.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", None, "File or folder of weights, of this package or another."
+)
+_DATASET = flags.DEFINE_string("dataset", None, "Data set, with --weights.")
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint; the newest if not given.")
 _ENCODER = flags.DEFINE_enum(
     "encoder",
@@ -48,6 +56,7 @@ _EVAL_BATCH_SIZE = flags.DEFINE_integer(
 _DATA_DIR = flags.DEFINE_string(
     "eval_data_dir", None, "Folder of data sets, if not that of training."
 )
+flags.DEFINE_alias("data_dir", "eval_data_dir")
 _TRAIN_SPLIT = flags.DEFINE_string(
     "train_split", None, "What heads are fitted on, if not the run's: 'train[:1%]'."
 )
@@ -58,6 +67,12 @@ _EVAL_SPLIT = flags.DEFINE_string(
 _logger = logging.getLogger(__name__)
 
 _EXAMPLE = "python -m ser_jax.evaluate --checkpoint=/tmp/digits_ser --tasks=knn,linear"
+
+_WEIGHTS_EXAMPLE = (
+    "python -m ser_jax.evaluate --weights=FILE --dataset=cifar10 --results=DIR "
+    "--tasks=knn,linear"
+)
+_DATA_SETS = "~/tensorflow_datasets"
 
 _DEFINE: dict[type, Callable[..., Any]] = {
     str: flags.DEFINE_string,
@@ -101,28 +116,51 @@ def given_options(flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]
 
 
 define_option_flags()
+define_given_flags()
+
+
+def _subject() -> Subject:
+    """What is evaluated, as the flags say."""
+    common: dict[str, Any] = {
+        "num_pictures": _NUM_PICTURES.value,
+        "batch_size": _EVAL_BATCH_SIZE.value,
+        "train_split": _TRAIN_SPLIT.value,
+        "eval_split": _EVAL_SPLIT.value,
+        "data_dir": _DATA_DIR.value,
+    }
+    if _CHECKPOINT.value is not None:
+        return open_run(
+            _CHECKPOINT.value, step=_STEP.value, encoder=_ENCODER.value, **common
+        )
+    path, dataset, folder = _WEIGHTS.value, _DATASET.value, _RESULTS.value
+    if path is None or dataset is None or folder is None:
+        raise ValueError(
+            "with --weights, --dataset and --results must be given. For example: "
+            f"{_WEIGHTS_EXAMPLE}"
+        )
+    common["data_dir"] = common["data_dir"] or _DATA_SETS
+    subject = open_weights(
+        path, given_from_flags(), dataset=dataset, folder=folder, **common
+    )
+    _logger.info("%s\n%s", path, subject.imported.describe())
+    return subject
 
 
 def main(argv: list[str]) -> None:
     """Evaluates the run that the flags name."""
     del argv
-    workdir = _CHECKPOINT.value
-    if workdir is None:
-        command_line.fail(f"--checkpoint is missing. For example: {_EXAMPLE}")
+    if (_CHECKPOINT.value is None) == (_WEIGHTS.value is None):
+        which = (
+            "is missing"
+            if _WEIGHTS.value is None
+            else "and --weights exclude each other"
+        )
+        command_line.fail(f"--checkpoint {which}. For example: {_EXAMPLE}")
     command_line.log_own_messages()
     command_line.start_jax()
 
     def run_tasks() -> tuple[str, list[str]]:
-        run = open_run(
-            workdir,
-            step=_STEP.value,
-            encoder=_ENCODER.value,
-            num_pictures=_NUM_PICTURES.value,
-            batch_size=_EVAL_BATCH_SIZE.value,
-            data_dir=_DATA_DIR.value,
-            train_split=_TRAIN_SPLIT.value,
-            eval_split=_EVAL_SPLIT.value,
-        )
+        run = _subject()
         folder = as_path(_RESULTS.value or run.folder)
         results = evaluate(run, _TASKS.value, folder=folder, **given_options())
         report = f"{as_text(results)}\n\nWritten to {folder}."

@@ -71,10 +71,10 @@ def read_kept(folder: epath.Path, about: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     results = read_results(path)
     if results.get("digest") != about["digest"]:
-        of = [results.get(key) for key in ("run", "step", "encoder")]
+        of = [results.get(key) for key in ("run", "weights", "step", "encoder")]
         raise ValueError(
-            f"{path} holds results of other weights ({of[0]}, step {of[1]}, encoder "
-            f"{of[2]}); give another folder with --results."
+            f"{path} holds results of other weights ({of[0] or of[1]}, step {of[2]}, "
+            f"encoder {of[3]}); give another folder with --results."
         )
     return results if _is_of_same_data(results, about) else {}
 
@@ -154,7 +154,10 @@ def as_text(results: Mapping[str, Any]) -> str:
         for path, value in tables.flatten(of_task).items()
         if not (task in TASKS and TASKS[task].is_detail(path))
     ]
-    about = {key: results.get(key) for key in ("run", "step", "encoder", "device")}
+    keys = ("run", "weights", "step", "layout", "encoder", "device")
+    about = {key: results.get(key) for key in keys}
+    for name, why in results.get("guessed", {}).items():
+        about[f"guessed {name}"] = why
     about |= data_texts(results)
     if others := results.get(OTHER_DATA):
         about["results on other data"] = ", ".join(others)

@@ -89,6 +89,10 @@ class Subject:
             about["num_eval"] = len(self.data.held_out)
         return about
 
+    def one_grid(self) -> str | None:
+        """Why it takes images of its own size alone; None if it takes others."""
+        return None
+
     @property
     def results_folder(self) -> epath.Path:
         """Where everything is written."""

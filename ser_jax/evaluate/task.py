@@ -27,6 +27,11 @@ def no_images(subject: Subject, options: Any) -> str | None:
     return subject.data.absent()
 
 
+def one_grid(subject: Subject, options: Any) -> str | None:
+    """Why pictures of other sizes cannot be shown to it, or there are none at all."""
+    return subject.one_grid() or no_images(subject, options)
+
+
 def no_run(subject: Subject, options: Any) -> str | None:
     """Why training cannot be asked about: the weights come without their run."""
     del options

@@ -47,6 +47,8 @@ SETTINGS = {
     "data set": "dataset.name",
 }
 EVALUATED = {
+    "weights": "weights",
+    "layout": "layout",
     "evaluated step": "step",
     "evaluated encoder": "encoder",
     "evaluated on": "device",

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from helpers import ROOT
 from helpers.made_up_weights import hugging_face, late, prefixed, vit
 
 from ser_jax.interop import imported as imported_module
@@ -14,6 +15,7 @@ from ser_jax.interop.files.refused import RefusedFileError
 from ser_jax.interop.files.safetensors import write_safetensors
 from ser_jax.interop.folder import Source
 from ser_jax.interop.imported import at_image_size, import_weights
+from ser_jax.interop.layouts import LAYOUTS
 from ser_jax.storage.files import write_json
 
 pytestmark = pytest.mark.interop
@@ -292,3 +294,9 @@ def test_hugging_face(read):
         RefusedFileError, match=r"1\.intermediate\.dense\.weight is miss"
     ):
         read(arrays, config=HF)
+
+
+def test_every_layout_is_in_the_docs():
+    text = (ROOT / "docs" / "weights.md").read_text()
+    for layout in LAYOUTS:
+        assert f"| `{layout.name}` | {layout.about.rstrip(',')} |" in text

@@ -252,10 +252,9 @@ def _seeds(options: DetectionOptions) -> tuple[int, ...]:
 
 
 def _obstacle(subject: Subject, options: DetectionOptions) -> str | None:
-    del subject
     if options.coco is None:
         return "it needs COCO, or a set in its format: give its folder as --coco."
-    return missing()
+    return subject.one_grid() or missing()
 
 
 TASK = Task(

@@ -7,7 +7,7 @@ import numpy as np
 
 from ser_jax.evaluate.features.layers import every_layer
 from ser_jax.evaluate.layers.scores import Scores, equivariance_scores
-from ser_jax.evaluate.task import Task, no_images
+from ser_jax.evaluate.task import Task, one_grid
 from ser_jax.models.outputs import Encoder
 
 
@@ -70,7 +70,7 @@ TASK = Task(
         subject.images,
         seed=subject.seed,
     ),
-    obstacle=no_images,
+    obstacle=one_grid,
     better={"top1": "higher", "corrected": "higher", "error": "lower"},
     in_detail=("layer_*",),
 )

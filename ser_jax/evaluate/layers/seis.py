@@ -9,7 +9,7 @@ import numpy as np
 
 from ser_jax.evaluate.features.layers import every_layer, whole_batches
 from ser_jax.evaluate.layers.transforms import DEFAULT_TRANSFORMS, encoded_pairs
-from ser_jax.evaluate.task import Task, no_images
+from ser_jax.evaluate.task import Task, one_grid
 from ser_jax.models.outputs import Encoder, TokenGrid
 
 _VARIANCE_KEPT = 0.99
@@ -158,7 +158,7 @@ TASK = Task(
         subject.images,
         seed=subject.seed,
     ),
-    obstacle=no_images,
+    obstacle=one_grid,
     better={"equivariance": "higher"},
     in_detail=("layer_*",),
 )

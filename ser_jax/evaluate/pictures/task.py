@@ -16,7 +16,7 @@ from ser_jax.evaluate.pictures.token_maps import (
     token_maps_picture,
 )
 from ser_jax.evaluate.subject import Subject
-from ser_jax.evaluate.task import Task, no_images
+from ser_jax.evaluate.task import Task, one_grid
 from ser_jax.models.outputs import Encoder
 
 _NUM_SHOWN = 6
@@ -75,5 +75,5 @@ TASK = Task(
     section=None,
     caption="What attention and tokens look like.",
     measure=_measure,
-    obstacle=no_images,
+    obstacle=one_grid,
 )
