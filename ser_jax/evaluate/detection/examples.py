@@ -52,7 +52,7 @@ class Jitter(grain.transforms.RandomMap):
             rng: The only source of randomness.
 
         Returns:
-            What `Letterbox` returns, but `readable`.
+            What `Letterbox` returns, but `extent` and `readable`.
 
         Raises:
             UnreadableImageError: If the image cannot be decoded.
@@ -90,9 +90,9 @@ class Letterbox(grain.transforms.Map):
 
         Returns:
             `image`: `[s, s, 3]` uint8, 0 where nothing of the picture is. `pad`: `[2]`
-            int32, height and width of what is picture, rounded down. `boxes`:
-            `[max_boxes, 4]` float32, x0, y0, x1, y1 in px of the image, clipped to the
-            picture, whose last pixel may be a fraction. `labels`:
+            int32, height and width of what is picture, rounded down; `extent`: `[2]`
+            float32, the same to the last fraction of a pixel. `boxes`: `[max_boxes, 4]`
+            float32, x0, y0, x1, y1 in px of the image, clipped to the extent. `labels`:
             `[max_boxes]` int32, -1 where there is no box. `scale`: float32, from px of
             the picture, as its annotations say, to px of the image. `image_id`,
             `index`: int64. `readable`: bool; False where it could not be decoded, and
@@ -103,9 +103,11 @@ class Letterbox(grain.transforms.Map):
             image, readable = decode_image(example["image"]), True
         except UnreadableImageError:
             image, readable = np.zeros((1, 1, 3), np.uint8), False
-        place = Place(fitting(self.split.sizes[index], self.size_px))
+        size = self.split.sizes[index]
+        place = Place(fitting(size, self.size_px))
         made = _example(self.split, index, image, place, self.size_px, self.max_boxes)
-        return made | {"readable": np.bool_(readable)}
+        extent = np.float32(size * place.scale)
+        return made | {"extent": extent, "readable": np.bool_(readable)}
 
 
 def train_examples(

@@ -23,7 +23,7 @@ from ser_jax.train.optim.schedules import warmup_cosine
 from ser_jax.train.sharding import batch_sharded, replicated, shard_batch
 
 _LEARNED_FROM = ("image", "pad", "boxes", "labels")
-_FOUND_ON = ("image", "pad")
+_FOUND_ON = ("image", "pad", "extent")
 _TOLD = ("index", "scale", "valid")
 
 
@@ -222,10 +222,9 @@ class Detectors:
     def _find(self) -> Any:
         def find(params, variables, batch):
             maps = self._maps(variables, batch)
-
             outputs = apply_stack(self.detector, {"params": params}, maps)
             of_each = jax.vmap(predict, (0, None, None))
-            found = of_each(outputs, self.locations, batch["pad"])
+            found = of_each(outputs, self.locations, batch["extent"])
             return found, {k: batch[k] for k in _TOLD}
 
         everywhere = replicated(self.mesh)

@@ -87,6 +87,7 @@ def test_letterbox(tmp_path, size_px):
     assert kinds == {
         "image": (np.uint8, (size_px, size_px, 3)),
         "pad": (np.int32, (2,)),
+        "extent": (np.float32, (2,)),
         "boxes": (np.float32, (5, 4)),
         "labels": (np.int32, (5,)),
         "scale": (np.float32, ()),
@@ -103,6 +104,7 @@ def test_the_scale_is_exact_to_the_last_pixel(tmp_path):
     split = one_picture(tmp_path, paint(667, 1000, boxes, [1]), boxes, [1])
     example = Letterbox(split, 100).map(split.source[0])
     assert example["pad"].tolist() == [66, 100]
+    np.testing.assert_allclose(example["extent"], [66.7, 100])
     image = example["image"].astype(float)
     share = (image[..., 0] - 128) / (220 - 128)  # of each pixel that is red
     np.testing.assert_allclose(share[:66].sum(), 4 * 6, rtol=0.02)

@@ -6,6 +6,7 @@ import os
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
@@ -16,8 +17,9 @@ from ser_jax.data.sources import UnreadableRecordError
 from ser_jax.evaluate.data import EvalData
 from ser_jax.evaluate.detection import frozen, task, train
 from ser_jax.evaluate.detection.coco import open_coco
+from ser_jax.evaluate.detection.find import find
 from ser_jax.evaluate.detection.frozen import Detectors, HeadSettings
-from ser_jax.evaluate.detection.head import Detector
+from ser_jax.evaluate.detection.head import Detector, Outputs
 from ser_jax.evaluate.detection.train import train_detectors
 from ser_jax.evaluate.encoder import FrozenEncoder
 from ser_jax.evaluate.results import evaluate
@@ -169,6 +171,28 @@ def test_one_device_equals_eight(encoder, coco, tmp_path, four_steps):
     jax.tree.map(
         lambda a, b: assert_close(a, b, 1e-4, 1e-5), four_steps.params, eight.params
     )
+
+
+def test_boxes_reach_the_edge_of_a_picture(encoder, tmp_path, monkeypatch):
+    """Red if what is less than a pixel of the encoder's at the lower edge is cut off."""
+    image = np.full((100, 150, 3), 128, np.uint8)  # 42.67 px high at 64
+    made = {"image": image, "boxes": [[0, 0, 150, 100]], "classes": [1]}
+    for name in ("train2017", "val2017"):
+        write_split(tmp_path, name, [made])
+    split, detectors = detectors_of(encoder, tmp_path)
+
+    def everywhere(detector, variables, maps):
+        """Of each location a box that is larger than the picture."""
+        shape = 1, len(maps[8]), len(detectors.locations.xy)
+        ones = jnp.ones(shape)
+        return Outputs(jnp.full((*shape, 3), -9.0), 999 * jnp.ones((*shape, 4)), ones)
+
+    monkeypatch.setattr(frozen, "apply_stack", everywhere)
+    params = {"any": np.zeros(1)}
+    how = {"batch_size": 1, "num_threads": 1, "max_bad_frac": 0.0}
+    (found,) = find(detectors, params, split, **how).detections
+    assert len(found) == 3  # of each class one
+    assert {tuple(box["bbox"]) for box in found} == {(0, 0, 150, 100)}
 
 
 def test_a_loss_that_is_not_finite_ends_it(encoder, coco, tmp_path, monkeypatch):
