@@ -11,8 +11,10 @@ from ser_jax.interop.files.inert import Inert, plain_key
 from ser_jax.interop.files.refused import UnreadableError, shown
 
 MOST_BYTES = 2**25  # of a pickle: arrays are beside it
-MOST_OPERATIONS = 2**20  # a tensor takes some 50
-_CALL_OPERATIONS = 8  # that take as long as a call
+# What is read takes less than a second and 200 MB, whatever it is. A tensor takes 27
+# operations, three of which are calls.
+MOST_OPERATIONS = 3 * 2**18
+_CALL_OPERATIONS = 12  # that take as long as a call
 _MOST_NUMBER_BYTES = 255
 
 
@@ -188,13 +190,18 @@ class Machine:
     def global_line(self) -> None:
         """Pushes what two lines name."""
         module, name = self.line().decode(), self.line().decode()
-        self.push(self.calls.find(module, name))
+        self.find(module, name)
 
     def stack_global(self) -> None:
         """Pushes what two texts name."""
         module, name = self.last(2)
         if not isinstance(module, str) or not isinstance(name, str):
             raise self.broken("names something without a text")
+        self.find(module, name)
+
+    def find(self, module: str, name: str) -> None:
+        """Pushes a global."""
+        self.left -= _CALL_OPERATIONS
         self.push(self.calls.find(module, name))
 
     def call(self, function: Any, args: Any) -> None:

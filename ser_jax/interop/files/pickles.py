@@ -13,6 +13,8 @@ from ser_jax.interop.files.inert import Inert
 from ser_jax.interop.files.machine import MOST_OPERATIONS, Machine, cut_off
 from ser_jax.interop.files.refused import UnreadableError
 
+_STOP = pickle.STOP[0]
+
 
 def load(m: Machine) -> Any:
     """Value of the next pickle.
@@ -28,12 +30,13 @@ def load(m: Machine) -> Any:
             allowed.
     """
     m.begin()
+    data = m.data
     try:
         while m.left > 0:
             m.left -= 1
-            operation = m.data[m.at]
+            operation = data[m.at]
             m.at += 1
-            if operation == pickle.STOP[0]:
+            if operation == _STOP:
                 return m.stack.pop()
             _OPERATIONS[operation](m)
     except IndexError as error:

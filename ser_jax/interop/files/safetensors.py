@@ -24,8 +24,8 @@ DTYPES = {
     "BOOL": np.dtype("?"),
 }
 # What a header of this size becomes takes less than a second and 200 MB, whatever
-# is in it. One of 70 000 tensors is as large.
-_MOST_HEADER_BYTES = 2**23
+# is in it. One of 35 000 tensors is as large.
+_MOST_HEADER_BYTES = 2**22
 _ALIGNMENT = 8
 
 

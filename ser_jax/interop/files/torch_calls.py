@@ -36,6 +36,7 @@ _DTYPES: dict[str, np.dtype] = {
     "torch.bfloat16": BFLOAT16,
     "torch.bool": np.dtype("?"),
 }
+_MOST_NAME_CHARACTERS = 1000
 _ITEM_BYTES = 64  # of a dictionary
 _PARAMETERS = (
     "torch._utils._rebuild_parameter",
@@ -70,8 +71,10 @@ class TorchCalls:
         """A global, by name alone.
 
         Raises:
-            UnreadableError: If it is one that runs programs.
+            UnreadableError: If it is one that runs programs, or endless.
         """
+        if len(module) + len(name) > _MOST_NAME_CHARACTERS:
+            raise UnreadableError("has a pickle that names something at great length")
         root, *through = module.partition(".")[0], *name.split(".")[:-1]
         if not _MODULES.isdisjoint((root, *through)) or (
             root in ("builtins", "__builtin__") and name.partition(".")[0] in _BUILTINS

@@ -14,8 +14,8 @@ from typing import BinaryIO
 from ser_jax.interop.files.refused import UnreadableError, shown
 from ser_jax.interop.files.tensors import read_at
 
-_MOST_ENTRIES = 200_000
-_MOST_DIRECTORY_BYTES = 2**25
+_MOST_ENTRIES = 2**16
+_MOST_DIRECTORY_BYTES = 2**24
 _LOCAL = struct.Struct("<4s22xHH")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
 _END = struct.Struct("<4s4H2LH")
