@@ -174,7 +174,7 @@ def test_one_device_equals_eight(encoder, coco, tmp_path, four_steps):
 
 
 def test_boxes_reach_the_edge_of_a_picture(encoder, tmp_path, monkeypatch):
-    """Red if what is less than a pixel of the encoder's at the lower edge is cut off."""
+    """Red if less than a pixel of the encoder, at the lower edge, is cut off."""
     image = np.full((100, 150, 3), 128, np.uint8)  # 42.67 px high at 64
     made = {"image": image, "boxes": [[0, 0, 150, 100]], "classes": [1]}
     for name in ("train2017", "val2017"):
