@@ -47,6 +47,7 @@ setup(
         "array_record>=0.8",
         "clu>=0.0.12",
         "etils[epath]>=1.9",
+        "flatbuffers>=24.3",  # jax.export writes with it and does not require it
         "flax>=0.12",
         "grain>=0.2.12",
         # tensorflow-datasets 4.9 imports importlib_resources without declaring it.
@@ -69,9 +70,18 @@ setup(
     ],
     extras_require={
         "detection": ["faster-coco-eval>=1.8"],
+        # What reads exported folders, for the tests that compare with it.
+        "interop": [
+            "timm>=1.0.15",
+            "torch>=2.4",
+            "transformers>=5.0",
+        ],
+        "onnx": ["onnx>=1.17"],
         "test": [
             "faster-coco-eval>=1.8",
             "mypy>=1.13",
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
             "pytest>=8.0",
             "pytest-xdist>=3.6",
             "ruff>=0.9",

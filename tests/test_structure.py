@@ -27,7 +27,7 @@ BELOW = {
     "storage": (),
     "data": ("storage",),
     "models": ("geometry",),
-    "interop": ("geometry", "storage", "models"),
+    "interop": ("geometry", "storage", "data.crops", "models"),
     "views": ("geometry", "data.crops", "models.placement"),
     "methods": ("geometry", "data.crops", "models", "views"),
 }

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
@@ -97,6 +98,37 @@ def whole_file(path: PathLike) -> Iterator[IO[bytes]]:
             partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:  # no space, mostly
             raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
+
+
+@contextlib.contextmanager
+def whole_folder(path: PathLike) -> Iterator[epath.Path]:
+    """A folder that appears with all its files when the block ends without an error.
+
+    Args:
+        path: The folder; absent or empty, so that nothing is replaced.
+
+    Yields:
+        Where to write the files.
+
+    Raises:
+        FileExistsError: If there is something at the path.
+        OSError: If it cannot be written.
+    """
+    target = epath.Path(path)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise FileExistsError(
+            f"expected no folder {target}, or an empty one; there is something in it: "
+            "give another, or remove it."
+        )
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        os.replace(partial, target)  # `epath` takes an empty folder for a full one
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
