@@ -1,10 +1,13 @@
 """Weights without their run: evaluated, told what was assumed, refused in one line."""
 
+import jax
 import numpy as np
 import pytest
 from helpers import made_up_weights
+from helpers.evaluated import make_run
 from helpers.programs import run_program
 
+from ser_jax.evaluate.open import open_run
 from ser_jax.evaluate.results import choose, evaluate
 from ser_jax.evaluate.results_file import as_text
 from ser_jax.evaluate.weights import open_weights
@@ -109,3 +112,24 @@ def test_command_lines(file, tmp_path):
         *("ser_jax.evaluate", f"--weights={file}", *told, *data), "--normalize=1,2"
     )
     assert "imagenet or six numbers" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_runs_encoder_is_written_and_read_back(tmp_path):
+    run = make_run(tmp_path / "run", "moco_v3", "ser")
+    told = ["ser_jax.interop", str(run)]
+    out = tmp_path / "out"
+    done = run_program(*told, "--to=safetensors", f"--out={out}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "- regularizer: ser" in (out / "README.md").read_text()
+    found, own = import_weights(out / "model.safetensors"), open_run(run).encoder
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        found.variables["params"],
+        own.variables["params"],
+    )
+    done = run_program(*told, "--to=timm", f"--out={tmp_path}/timm", cwd=tmp_path)
+    assert done.returncode == 1 and "joins after block" in done.stderr
+    assert not (tmp_path / "timm").exists()
+    done = run_program(*told, "--to=timm", cwd=tmp_path)
+    assert "--to and --out go together" in done.stderr
