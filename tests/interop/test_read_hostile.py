@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from helpers import ROOT, hostile_files
+from helpers import ROOT, hostile_files, hostile_pickles
 
 from ser_jax.interop.files.read import read_weights_file
 from ser_jax.interop.files.refused import RefusedFileError
@@ -14,8 +14,8 @@ from ser_jax.interop.files.refused import RefusedFileError
 MOST_S = 1.0
 MOST_BYTES = 200e6
 GROUPS = {
-    "pickle": hostile_files.pickles,
-    "endless": hostile_files.endless_pickles,
+    "pickle": hostile_pickles.pickles,
+    "endless": hostile_pickles.endless_pickles,
     "zip": hostile_files.zips,
     "legacy": hostile_files.legacies,
     "header": hostile_files.headers,
@@ -42,7 +42,7 @@ def test_refused(group, tmp_path, monkeypatch):
 
 
 def test_strange_and_read(tmp_path):
-    for name, data in hostile_files.read_right().items():
+    for name, data in hostile_pickles.read_right().items():
         path = tmp_path / name
         path.write_bytes(data)
         began = time.process_time()
