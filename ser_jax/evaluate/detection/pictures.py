@@ -37,11 +37,14 @@ class Shown(NamedTuple):
         truth: Annotations: "category_id", "bbox" (x, y, width, height in pixels) and
             "iscrowd".
         detections: "category_id", "bbox" and "score".
+        size: Height and width that the boxes are of, px: the image may be a larger or
+            a smaller copy.
     """
 
     image: np.ndarray
     truth: Sequence[Mapping[str, Any]]
     detections: Sequence[Mapping[str, Any]]
+    size: Sequence[int]
 
 
 def detections_picture(
@@ -79,8 +82,8 @@ def detections_picture(
     figure.set_figheight(_SIDE_INCHES * sum(heights) + _TITLE_INCHES * len(heights))
     pairs = axes.reshape(-1, 2)
     for (left, right), of, detections in zip(pairs, shown, found, strict=False):
-        _draw(left, of.image, of.truth, names, colors)
-        _draw(right, of.image, detections, names, colors)
+        _draw(left, of, of.truth, names, colors)
+        _draw(right, of, detections, names, colors)
         left.set_title(f"ground truth: {len(of.truth)}", fontsize=8)
         title = f"found, score {least_score:g} or more: {len(detections)}"
         right.set_title(title, fontsize=8)
@@ -212,14 +215,14 @@ def _class_colors(boxes: Iterable[Mapping[str, Any]]) -> dict[int, Any]:
 
 def _draw(
     ax: Axes,
-    image: np.ndarray,
+    of: Shown,
     boxes: Sequence[Mapping[str, Any]],
     names: Mapping[int, str],
     colors: Mapping[int, Any],
 ) -> None:
     """A picture and its boxes, the large ones first."""
-    height, width = image.shape[:2]
-    ax.imshow(image, extent=(0, width, height, 0))
+    height, width = of.size
+    ax.imshow(of.image, extent=(0, width, height, 0))
     halo = [patheffects.withStroke(linewidth=2.6, foreground="white")]
     order = sorted(boxes, key=lambda box: -box["bbox"][2] * box["bbox"][3])
     for box in order:

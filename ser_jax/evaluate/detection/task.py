@@ -195,7 +195,12 @@ def _draw(
     for box in chosen.ground_truth()["annotations"]:
         truth.setdefault(box["image_id"], []).append(box)
     shown = [
-        Shown(decode_image(chosen.read(i)), truth[image_id], by_image.get(image_id, []))
+        Shown(
+            decode_image(chosen.read(i)),
+            truth[image_id],
+            by_image.get(image_id, []),
+            chosen.sizes[i].tolist(),
+        )
         for i, image_id in enumerate(chosen.image_ids.tolist())
     ]
     names = dict(zip(*split.categories, strict=True))

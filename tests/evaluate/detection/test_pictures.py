@@ -40,7 +40,7 @@ def test_detections_beside_the_ground_truth(tmp_path, figures):
         box(3, [1, 2, 30, 40], score=0.29),
         box(3, [12, 21, 30, 20], score=1.0),
     ]
-    shown = [Shown(picture(), truth, found)]
+    shown = [Shown(picture(), truth, found, (60, 80))]
     detections_picture(tmp_path / "d.png", shown, NAMES, least_score=0.3)
     left, right = figures[0].axes
     assert drawn(left) == (
@@ -57,11 +57,21 @@ def test_detections_beside_the_ground_truth(tmp_path, figures):
     assert left.images[0].get_extent() == [0, 80, 60, 0]
 
 
+def test_a_file_of_another_size_than_the_boxes_are_of(tmp_path, figures):
+    """Red if boxes in pixels of the large picture are drawn in those of a small one."""
+    shown = [Shown(picture(30, 40), [box(3, [10, 20, 30, 20])], [], (60, 80))]
+    detections_picture(tmp_path / "d.png", shown, NAMES)
+    left, right = figures[0].axes
+    assert drawn(left) == ([(10, 20, 30, 20)], ["cat"])
+    for ax in left, right:
+        assert ax.images[0].get_extent() == [0, 80, 60, 0]
+
+
 def test_boxes_lie_on_what_they_are_of(tmp_path, figures):
     """Red in the file if boxes are stretched, or x and y exchanged."""
     image = picture(200, 100)
     image[120:160, 20:80] = 255
-    shown = [Shown(image, [box(3, [20, 120, 60, 40])], [])]
+    shown = [Shown(image, [box(3, [20, 120, 60, 40])], [], (200, 100))]
     path = detections_picture(tmp_path / "d.png", shown, NAMES)
     pixels, ax = png.imread(path), figures[0].axes[0]
     to_pixels = ax.transData.transform
@@ -75,7 +85,7 @@ def test_boxes_lie_on_what_they_are_of(tmp_path, figures):
 def test_pictures_of_any_number_and_shape(tmp_path, figures, num_shown, num_panels):
     """Red if one has no panel, or what is left over has a frame."""
     shapes = [(2, 900), (1, 1), (900, 2)]
-    shown = [Shown(picture(*shape), [], []) for shape in shapes[:num_shown]]
+    shown = [Shown(picture(*shape), [], [], shape) for shape in shapes[:num_shown]]
     path = detections_picture(tmp_path / "d.png", shown, NAMES)
     axes = figures[0].axes
     assert len(axes) == num_panels
