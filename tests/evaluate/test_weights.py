@@ -98,7 +98,7 @@ def test_command_lines(file, tmp_path):
     assert done.returncode == 0 and "ViT, width 8" in done.stdout
     done = run("ser_jax.interop", file)
     assert done.returncode == 1 and "give num_heads" in done.stderr
-    assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
     data = ["--dataset=digits", f"--data_dir={tmp_path}", f"--results={tmp_path}/out"]
     done = run(
         *("ser_jax.evaluate", f"--weights={file}", *told, *data, "--tasks=health"),
