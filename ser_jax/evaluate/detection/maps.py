@@ -77,5 +77,5 @@ def _layers(depth: int, layer: int | str | None, *, is_vit: bool) -> tuple[int, 
     last = f', "{LAST_BLOCKS}"' if is_vit else ""
     raise ValueError(
         f"layer {layer!r} is none of this encoder's: give one of 1 to {depth}"
-        f"{last}, or None for the usual."
+        f"{last}, or the usual (None; --detection_layer=last)."
     )
