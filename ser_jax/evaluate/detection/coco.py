@@ -85,7 +85,7 @@ class _Opened(NamedTuple):
 
 
 def _open(root: epath.Path, split: str, flag: str) -> _Opened:
-    whole, _, part = split.partition("[")
+    whole, bracket, part = split.partition("[")
     tried = _places_of_json(root, whole)
     path = next((path for path in tried if path.is_file()), None)
     if path is None and (prepared := find_prepared(root)):
@@ -110,6 +110,7 @@ def _open(root: epath.Path, split: str, flag: str) -> _Opened:
     }
     source = open_files(folders, annotations.file_names, annotations.sizes, known)
     chosen = _slice(split, len(annotations.image_ids), flag) if part else None
+    name += bracket + part
     return _Opened(name, str(path), annotations, source, known, chosen)
 
 

@@ -28,7 +28,7 @@ class CocoSplit:
     """Pictures of one split with their boxes; picklable.
 
     Attributes:
-        name: "val2017".
+        name: "val2017", or "val2017[:10%]".
         categories: The classes of all splits opened together.
         image_ids: `[n]` int64.
         file_names: Of the pictures, n.

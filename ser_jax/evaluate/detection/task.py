@@ -32,12 +32,14 @@ from ser_jax.evaluate.detection.train import train_detectors
 from ser_jax.evaluate.options import option
 from ser_jax.evaluate.subject import Subject
 from ser_jax.evaluate.task import Task
+from ser_jax.storage.files import matching
 from ser_jax.storage.metrics import read_metrics
 from ser_jax.train.sharding import check_batch_size
 
 _BASE_LR, _BASE_BATCH = 2e-4, 64
 _WARMUP_STEPS, _WARMUP_FRAC = 500, 0.1  # the fewer of them
 _NUM_SHOWN = 8  # pictures
+_SEEDS = 2**32  # as many as there are
 
 
 class Protocol(NamedTuple):
@@ -169,8 +171,13 @@ def _measure(subject: Subject, options: DetectionOptions) -> dict[str, Any]:
     }
     if jax.process_index():  # the first one writes
         return results
-    for seed, detections in zip(seeds, found.detections, strict=True):
+    written = {
         write_detections(folder / f"detections_seed{seed}.json", detections)
+        for seed, detections in zip(seeds, found.detections, strict=True)
+    }
+    for path in matching(folder, "detections_seed*.json"):
+        if path not in written:  # of other seeds, and perhaps of another split
+            path.unlink()
     files = _draw(folder, found, metrics[seeds[0]])
     if rows := read_metrics(trained.folder):
         files["losses"] = losses_picture(folder / "losses.png", rows, seeds)
@@ -220,6 +227,9 @@ def _detectors(
     size_px = options.detection_size or max(1, round(protocol.size_px / patch)) * patch
     batch_size = options.detection_batch
     check_batch_size(batch_size, subject.mesh)
+    learning_rate = options.detection_learning_rate
+    if learning_rate is None:
+        learning_rate = _BASE_LR * batch_size / _BASE_BATCH
     total_steps = options.detection_steps
     if total_steps is None:
         total_steps = max(1, round(protocol.num_epochs * len(train) / batch_size))
@@ -232,7 +242,7 @@ def _detectors(
         settings=HeadSettings(
             total_steps,
             batch_size,
-            options.detection_learning_rate or _BASE_LR * batch_size / _BASE_BATCH,
+            learning_rate,
             warmup_steps=min(_WARMUP_STEPS, int(_WARMUP_FRAC * total_steps)),
         ),
         mesh=subject.mesh,
@@ -247,13 +257,14 @@ def _layer(options: DetectionOptions) -> int | str | None:
 
 
 def _seeds(options: DetectionOptions) -> tuple[int, ...]:
-    seeds = options.seeds
-    if not seeds or len(set(seeds)) < len(seeds) or not all(map(str.isdecimal, seeds)):
+    are_numbers = all(map(str.isdecimal, options.seeds))
+    seeds = tuple(map(int, options.seeds)) if are_numbers else ()
+    if not seeds or len(set(seeds)) < len(seeds) or max(seeds) >= _SEEDS:
         raise ValueError(
-            f"--seeds must be different numbers from 0 on, like 0,1,2; got "
-            f"{','.join(seeds) or 'none'}."
+            f"--seeds must be different numbers, from 0 on and below {_SEEDS}, like "
+            f"0,1,2; got {','.join(options.seeds) or 'none'}."
         )
-    return tuple(map(int, seeds))
+    return seeds
 
 
 def _obstacle(subject: Subject, options: DetectionOptions) -> str | None:

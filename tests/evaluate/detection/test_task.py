@@ -209,6 +209,21 @@ def test_a_loss_that_is_not_finite_ends_it(encoder, coco, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
+def test_results_of_other_settings_in_the_same_folder(encoder, coco, tmp_path):
+    """Red if boxes of another evaluation lie beside the results."""
+    part = {"coco_eval": "val2017[:2]", "detection_steps": 0}
+    detect(encoder, tmp_path, coco, seeds=("0", "1"), **part)
+    found = detect(
+        encoder, tmp_path, coco, seeds=("2",), detection_learning_rate=0.0, **part
+    )
+    written = (tmp_path / "detection").glob("detections_seed*")
+    assert [path.name for path in written] == ["detections_seed2.json"]
+    assert found["setting"]["eval"] == "val2017[:2], 2 pictures"
+    assert found["setting"]["learning_rate"] == 0
+    assert list(found["seeds"]) == ["2"]
+
+
+@pytest.mark.slow
 def test_pictures_that_cannot_be_read_are_counted(encoder, tmp_path):
     made = shapes(9, 2, SIDE)
     write_split(tmp_path, "train2017", made)
@@ -229,9 +244,11 @@ def test_pictures_that_cannot_be_read_are_counted(encoder, tmp_path):
         ({"coco": "nowhere"}, "no folder .*nowhere"),
         ({"seeds": ("0", "0")}, "--seeds must be different numbers"),
         ({"seeds": ("a",)}, "--seeds must be different numbers"),
+        ({"seeds": ("0", "00")}, "--seeds must be different numbers"),
+        ({"seeds": ("4294967296",)}, "--seeds must be .* below 4294967296"),
         ({"detection_size": 60}, "60 px .* 64 px do"),
         ({"detection_layer": "9"}, "layer 9 is none of this encoder's"),
-        ({"detection_layer": "first"}, "layer 'first' is none of this"),
+        ({"detection_layer": "first"}, "'first' is none of this.*_layer=last"),
         ({"detection_channels": 12}, "channels must be a multiple of 8"),
         ({"detection_protocol": "none"}, "must be one of short, long"),
     ],
