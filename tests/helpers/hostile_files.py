@@ -36,26 +36,14 @@ def _patched(data: bytes, at: int, new: bytes) -> bytes:
     return data[:at] + new + data[at + len(new) :]
 
 
-def _many_entries(count: int) -> bytes:
-    """An archive of empty files that share one header."""
-    local = b"PK\3\4" + bytes(26)
-    entries = b"".join(
-        struct.pack("<4s6H3L5H2L", b"PK\1\2", *[0] * 9, 6, *[0] * 6) + b"%06x" % i
-        for i in range(count)
-    )
-    wide = struct.pack(
-        "<4sQ2H2L4Q",
-        b"PK\6\6",
-        44,
-        45,
-        45,
-        0,
-        0,
-        count,
-        count,
-        len(entries),
-        len(local),
-    )
+def _many_entries(count: int, length: int = 0) -> bytes:
+    """An archive of files that all lie in one place."""
+    local = b"PK\3\4" + bytes(26 + length)
+    sizes = *[0] * 7, length, length, 6, *[0] * 6
+    entry_of = struct.pack("<4s6H3L5H2L", b"PK\1\2", *sizes)
+    entries = b"".join(entry_of + b"%06x" % i for i in range(count))
+    counts = count, count, len(entries), len(local)
+    wide = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, *counts)
     where = struct.pack("<4sLQL", b"PK\6\7", 0, len(local) + len(entries), 1)
     end = b"PK\5\6" + bytes(4) + b"\xff" * 12 + bytes(2)
     return local + entries + wide + where + end
@@ -96,6 +84,7 @@ def zips() -> dict[str, tuple[bytes, str]]:
             _patched(good, good.index(b"\x80\2}"), b"\x80\3"), "checksum"),
         "entries_65_537": (_many_entries(65_537), "65537 files"),
         "entries_65_536": (_many_entries(65_536), "0 files data.pkl"),
+        "one_place": (_many_entries(300, 20_000), "room for"),
         "torchscript": (
             archive({"a/data.pkl": pickle, "a/code/a.py": b"", "a/constants.pkl": b""}),
             "TorchScript"),

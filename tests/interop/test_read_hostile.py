@@ -1,6 +1,7 @@
 """Hostile files: read right or refused in one line, soon, in little memory."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -31,9 +32,10 @@ def test_refused(group, tmp_path, monkeypatch):
         path = tmp_path / name
         path.write_bytes(data)
         began = time.process_time()
-        with pytest.raises(RefusedFileError, match=said) as error:
+        with pytest.raises(RefusedFileError) as error:
             read_weights_file(path)
         assert time.process_time() - began < MOST_S, name
+        assert re.search(said, error.value.reason), (name, error.value.reason)
         message = str(error.value)
         assert message.startswith(f"{name}: ") and message.isprintable(), name
         assert len(message) < 400, name
