@@ -72,5 +72,5 @@ def parse_flags(name: str, words: list[str]) -> None:
     getattr(module, "_define_flags", lambda: None)()
     sys.argv = ["x", *words]  # where config flags look for their own
     rest = flags.FLAGS(sys.argv)[1:]
-    # Runs are the only arguments that are no flags.
-    assert name.startswith("ser_jax.report") or not rest, rest
+    # Runs and files of weights are the only arguments that are no flags.
+    assert name.startswith(("ser_jax.report", "ser_jax.interop")) or not rest, rest

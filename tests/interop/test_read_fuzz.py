@@ -94,7 +94,7 @@ def test_fuzzed(kind, tmp_path, release):
             read_all(path)
         except Exception as error:
             raise AssertionError(f"seed {seed} of {kind}") from error
-        assert time.process_time() - began < 1, seed
+        assert time.process_time() - began < 5, seed
 
 
 @pytest.mark.parametrize("kind", FILES)

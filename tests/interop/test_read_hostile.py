@@ -12,7 +12,7 @@ from helpers import ROOT, hostile_files, hostile_pickles
 from ser_jax.interop.files.read import read_weights_file
 from ser_jax.interop.files.refused import RefusedFileError
 
-MOST_S = 1.0
+MOST_S = 5.0  # under 1 each where nothing else runs; a bomb takes minutes
 MOST_BYTES = 200e6
 GROUPS = {
     "pickle": hostile_pickles.pickles,
