@@ -82,7 +82,7 @@ def test_a_program_of_jax_gives_the_encoders_features(name, tmp_path):
 
 
 def test_exports_compute_in_float32(tmp_path):
-    module = vit(dtype=jax.numpy.bfloat16, attention="auto", remat="blocks")
+    module = vit(dtype=jax.numpy.bfloat16, attention="fused", remat="blocks")
     export_to(tmp_path / "out", module, "jax")
     data = (tmp_path / "out" / "encoder.jax").read_bytes()
     actual = jax.device_get(jax.export.deserialize(bytearray(data)).call(images(vit())))
