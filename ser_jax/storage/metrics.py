@@ -14,7 +14,7 @@ from ser_jax.storage.files import PathLike, parse_object, warn_once, whole_file
 
 Curves = dict[str, np.ndarray]  # Metric to its finite (step, value) pairs, `[n, 2]`.
 
-_FILE_NAME = "metrics.jsonl"
+METRICS_FILE = "metrics.jsonl"
 _LAST_STEP = 2**53  # as far as a float can count
 
 
@@ -46,7 +46,7 @@ class MetricWriter:
             return
         folder = epath.Path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / _FILE_NAME
+        path = folder / METRICS_FILE
         # A fresh start also forgets step 0, which an aborted run may have written.
         kept = [
             row for row in _read_rows(path) if row["step"] <= start_step and start_step
@@ -122,7 +122,7 @@ def read_metrics(workdir: PathLike) -> list[dict[str, float]]:
     """
     return [
         {name: math.nan if value is None else value for name, value in row.items()}
-        for row in _read_rows(epath.Path(workdir) / _FILE_NAME)
+        for row in _read_rows(epath.Path(workdir) / METRICS_FILE)
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from etils import epath
 
 from ser_jax.storage.files import PathLike, as_path, matching
-from ser_jax.storage.metrics import Curves, read_curves
+from ser_jax.storage.metrics import METRICS_FILE, Curves, read_curves
 from ser_jax.storage.summary import read_summary
 from ser_jax.storage.tables import flatten
 
@@ -43,7 +43,7 @@ class RunRecord:
     @property
     def was_trained(self) -> bool:
         """Whether it is a run, and not results alone."""
-        return not (self.path / RESULTS_FILE).exists()
+        return not _are_results_alone(self.path)
 
     @property
     def is_finished(self) -> bool:
@@ -122,10 +122,15 @@ def setting_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _are_results_alone(path: epath.Path) -> bool:
+    """Whether a folder has results and no run: a workdir may have both."""
+    return (path / RESULTS_FILE).exists() and not (path / METRICS_FILE).exists()
+
+
 def _read_run(name: str, path: epath.Path) -> RunRecord:
-    if (path / RESULTS_FILE).exists():
+    if _are_results_alone(path):
         return RunRecord(name, path, {}, {}, None)
-    if not (path / "metrics.jsonl").exists():
+    if not (path / METRICS_FILE).exists():
         found = [
             *matching(path, "*/metrics.jsonl"),
             *matching(path, "*/*/metrics.jsonl"),

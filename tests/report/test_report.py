@@ -380,6 +380,10 @@ def test_results_alone_are_a_column_without_training(runs, tmp_path):
     assert "weights" in text and "0.875" in text
     assert "weights has not ended" not in text
     assert f"--results={folder}" in text or "not evaluated" not in text
+    files.write_json(
+        pathlib.Path(runs[0], "results.json"), about | {"tasks": tasks(0.875)}
+    )
+    assert read_runs(runs)[0].was_trained  # though it was evaluated into its workdir
     alone = report([folder], tmp_path / "alone.html").read_text()
     assert "Training curves" not in alone and "no metric was logged" not in alone
     with pytest.raises(ValueError, match="two or more, got 0"):
