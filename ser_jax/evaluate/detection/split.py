@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
@@ -61,6 +62,12 @@ class CocoSplit:
     def __len__(self) -> int:
         """Number of pictures."""
         return len(self.image_ids)
+
+    @property
+    def digest(self) -> str:
+        """Of the fingerprint, 12 hexadecimal digits."""
+        text = json.dumps(self.fingerprint, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def read(self, index: int) -> bytes:
         """An encoded picture.

@@ -161,6 +161,7 @@ def _measure(subject: Subject, options: DetectionOptions) -> dict[str, Any]:
             "channels": options.detection_channels,
             "train": f"{train.name}, {len(train)} pictures",
             "eval": f"{held_out.name}, {len(found.split)} pictures",
+            "data": [train.digest, held_out.digest],
         },
         "num_params": sum(x.size for x in jax.tree.leaves(trained.params))
         // len(seeds),

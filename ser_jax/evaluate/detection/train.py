@@ -172,7 +172,7 @@ def _steps(
         if stopped or step == total or step % every == 0:
             log.flush()
             save(step, heads)
-        if stopped and step < total:
+        if stopped:
             raise Stopped(should_stop.name, step)
     return heads
 

@@ -211,15 +211,16 @@ def test_a_loss_that_is_not_finite_ends_it(encoder, coco, tmp_path, monkeypatch)
 @pytest.mark.slow
 def test_results_of_other_settings_in_the_same_folder(encoder, coco, tmp_path):
     """Red if boxes of another evaluation lie beside the results."""
-    part = {"coco_eval": "val2017[:2]", "detection_steps": 0}
-    detect(encoder, tmp_path, coco, seeds=("0", "1"), **part)
-    found = detect(
-        encoder, tmp_path, coco, seeds=("2",), detection_learning_rate=0.0, **part
-    )
+    options = {"detection_steps": 0, "seeds": ("0", "1"), "coco_eval": "val2017[:3]"}
+    first = detect(encoder, tmp_path, coco, **options)
+    options |= {"seeds": ("2",), "coco_eval": "val2017[:2]"}
+    found = detect(encoder, tmp_path, coco, detection_learning_rate=0.0, **options)
     written = (tmp_path / "detection").glob("detections_seed*")
     assert [path.name for path in written] == ["detections_seed2.json"]
     assert found["setting"]["eval"] == "val2017[:2], 2 pictures"
     assert found["setting"]["learning_rate"] == 0
+    data = zip(found["setting"]["data"], first["setting"]["data"], strict=True)
+    assert [one == other for one, other in data] == [True, False]
     assert list(found["seeds"]) == ["2"]
 
 
