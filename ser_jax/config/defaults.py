@@ -23,6 +23,7 @@ _MINIMA = {  # None, where it is a value, is below none of them
     "model.width": 0,
     "model.depth": 0,
     "model.num_heads": 0,
+    "model.norm_eps": 0,
     "optimizer.lr_reference_batch": 1,
     "optimizer.base_lr": 0,
     "optimizer.start_lr": 0,
@@ -59,6 +60,7 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     config.batch_size = 256  # global
     config.total_epochs = 100.0
     config.max_steps = 0  # stop early here, schedules unchanged; 0: run to the end
+    config.init = ""  # file or folder of weights that the encoder starts from
 
     config.dataset = ConfigDict()
     config.dataset.name = "digits"
@@ -92,6 +94,8 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     config.model.depth = 0
     config.model.num_heads = 0
     config.model.pos_embed = "sincos"
+    config.model.resample = "dino"  # of positions, to other grids; or "hf", "timm"
+    config.model.norm_eps = 1e-6
     config.model.init_scheme = "moco_v3"
     config.model.freeze_patch_embed = True
     config.model.drop_path_rate = 0.0
@@ -189,7 +193,7 @@ def finalize(config: ConfigDict, num_train_examples: int) -> Resolved:
     Raises:
         ValueError: If a setting is out of range.
     """
-    _check_ranges(config)
+    check_ranges(config)
     steps_per_epoch = max(1, num_train_examples // config.batch_size)
     total_steps = math.ceil(config.total_epochs * steps_per_epoch)
     warmup_steps = round(config.optimizer.warmup_epochs * steps_per_epoch)
@@ -215,7 +219,15 @@ def finalize(config: ConfigDict, num_train_examples: int) -> Resolved:
     )
 
 
-def _check_ranges(config: ConfigDict) -> None:
+def check_ranges(config: ConfigDict) -> None:
+    """Refuses settings that are out of range.
+
+    Args:
+        config: The experiment.
+
+    Raises:
+        ValueError: If one is; it says which, and what it may be.
+    """
     values = flatten(config.to_dict())
     usual = flatten(
         base_config(config.objective.name, config.regularizer.name).to_dict()

@@ -22,9 +22,9 @@ class Assumptions:
         asked: Name -> what is not known, and how to say it.
     """
 
-    def __init__(self, given: Given):
+    def __init__(self, given: Given, otherwise: Given):
         """Nothing assumed yet."""
-        self._given = given
+        self._given, self._otherwise = given, otherwise
         self.given: dict[str, str] = {}
         self.guessed: dict[str, str] = {}
         self.asked: dict[str, str] = {}
@@ -32,6 +32,11 @@ class Assumptions:
     def said(self, name: str) -> Any:
         """What the user says; None: nothing."""
         return getattr(self._given, name)
+
+    def otherwise(self, name: str) -> Answer | None:
+        """What holds if neither the user nor the layout says more; None: nothing."""
+        value = getattr(self._otherwise, name)
+        return None if value is None else guess(value, "which nothing contradicts")
 
     def settle(self, name: str, answer: Answer | None, flag: str, why: str) -> Any:
         """A value, by the user, else by the layout.
@@ -48,6 +53,7 @@ class Assumptions:
         Raises:
             UnreadableError: If nobody says it.
         """
+        answer = answer or self.otherwise(name)
         value = self.said(name)
         if value is not None:
             self.given[name] = f"{_text(value)}, as asked"
@@ -105,16 +111,9 @@ def assume_vit(
     )
     if not 0 < norm_eps < 1:
         raise UnreadableError(f"norm_eps {norm_eps} is not between 0 and 1")
-    resample = layout.resample or _UNKNOWN
-    why = f"as {layout.about} resamples them"
-    if layout.resample is None:
-        why = f"for their own grid, {found.side} x {found.side}, alone: it is not known"
-    if layout.resample is None and assumed.said("positions") is None:
-        assumed.asked["positions"] = (
-            f"{layout.about} does not tell how positions go to other grids than "
-            f"{found.side} x {found.side}: give positions"
-        )
-    resample = assumed.settle("positions", guess(resample, why), "positions", "")
+    resample = assumed.settle(
+        "positions", _filter(chosen, found, assumed), "positions", ""
+    )
     params = dict(found.params, pos_embed=found.table)
     if cls_insert == 0:
         entry = found.cls_entry
@@ -188,6 +187,21 @@ def assume_resnet(
     except ValueError as error:
         raise UnreadableError(str(error)) from error
     return module, dict(found.variables)
+
+
+def _filter(chosen: Chosen, found: FoundViT, assumed: Assumptions) -> Answer:
+    """How positions are resampled: by the layout, else what is assumed for now."""
+    layout, grid = chosen.layout, f"{found.side} x {found.side}"
+    if layout.resample is not None:
+        return guess(layout.resample, f"as {layout.about} resamples them")
+    if answer := assumed.otherwise("positions"):
+        return answer
+    if assumed.said("positions") is None:
+        assumed.asked["positions"] = (
+            f"{layout.about} does not tell how positions go to other grids than "
+            f"{grid}: give positions"
+        )
+    return guess(_UNKNOWN, f"for their own grid, {grid}, alone: it is not known")
 
 
 def _check_late(found: FoundViT, cls_insert: Any) -> None:

@@ -84,7 +84,9 @@ class Imported:
         return "\n".join(lines)
 
 
-def import_weights(path: PathLike, given: Given | None = None) -> Imported:
+def import_weights(
+    path: PathLike, given: Given | None = None, otherwise: Given | None = None
+) -> Imported:
     """An encoder out of a file or folder of weights.
 
     Nothing in it is run. Every key of the encoder is used or on a short list of what is
@@ -94,6 +96,8 @@ def import_weights(path: PathLike, given: Given | None = None) -> Imported:
         path: A file of safetensors or `torch.save`, or a folder of Hugging Face, timm
             or this package.
         given: What the user says of it.
+        otherwise: What holds where neither the user, the file nor the library whose
+            layout it has says more: what would else be asked for.
 
     Returns:
         The encoder, and what was assumed of it.
@@ -105,8 +109,10 @@ def import_weights(path: PathLike, given: Given | None = None) -> Imported:
     """
     given, source = given or Given(), open_source(path)
     try:
-        read = _own if is_own(source.file) else _other
-        return _resized(read(source, given), given)
+        if is_own(source.file):
+            return _resized(_own(source, given), given)
+        assumed = Assumptions(given, otherwise or Given())
+        return _resized(_other(source, given, assumed), given)
     except UnreadableError as error:
         raise RefusedFileError(source.file.path, str(error)) from error
 
@@ -179,7 +185,7 @@ def _own(source: Source, given: Given) -> Imported:
     )
 
 
-def _other(source: Source, given: Given) -> Imported:
+def _other(source: Source, given: Given, assumed: Assumptions) -> Imported:
     """An encoder of another package, or in its layout."""
     places = find_places(
         source.file.content,
@@ -189,7 +195,6 @@ def _other(source: Source, given: Given) -> Imported:
     )
     chosen = choose(places, given)
     place, layout = chosen.place, chosen.layout
-    assumed = Assumptions(given)
     found = read_resnet(place) if place.is_resnet else read_vit(place)
     module, variables = (
         assume_vit(chosen, found, assumed)
@@ -197,7 +202,7 @@ def _other(source: Source, given: Given) -> Imported:
         else assume_resnet(chosen, found, assumed, given)
     )
     mean = std = None
-    normalize = layout.normalize(place, found)
+    normalize = layout.normalize(place, found) or assumed.otherwise("normalize")
     if normalize is None and given.normalize is None:
         assumed.asked["normalize"] = (
             f"{layout.about} has no one mean and deviation of images: give normalize"

@@ -52,12 +52,19 @@ class Learner:
         own = self.objective.views
         return (*own, *self.regularizer.views(own))
 
-    def init(self, rng: jax.Array, batch: Batch) -> Variables:
+    def init(
+        self,
+        rng: jax.Array,
+        batch: Batch,
+        weights: Mapping[str, Mapping[str, PyTree]] | None = None,
+    ) -> Variables:
         """Initial variables; the target starts as a copy of the online network.
 
         Args:
             rng: Key.
             batch: A batch, or its shapes: only shapes and dtypes are used.
+            weights: Of the encoder, {"params", "batch_stats"}: what of these is there
+                by name takes the place of what is drawn.
 
         Returns:
             Fresh variables. Call it inside `jit`: the forward passes that find the
@@ -69,6 +76,8 @@ class Learner:
         views = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         shape = views[self.objective.views[0].name].images.shape[1:]
         encoder = self.encoder.init(encoder_rng, jnp.zeros((1, *shape)))
+        for kind, there in (weights or {}).items():
+            encoder[kind] = {**encoder[kind], **there}
         encoder_stats = encoder.get("batch_stats", {})
         features, _ = encode(
             self.encoder, encoder["params"], encoder_stats, views, self.specs

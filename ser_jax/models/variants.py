@@ -24,8 +24,9 @@ RESNETS: dict[str, tuple[tuple[int, ...], str]] = {
     "resnet152": ((3, 8, 36, 3), "bottleneck"),
 }
 
-# Settings that mean nothing to a ResNet; pos_embed, init_scheme and scan neither.
-_VIT_ONLY = (
+# Settings that mean nothing to a ResNet; nor do pos_embed, resample, norm_eps,
+# init_scheme and scan.
+VIT_ONLY = (
     *("freeze_patch_embed", "drop_path_rate", "depth", "num_heads"),
     *("attention", "remat"),
 )
@@ -58,7 +59,7 @@ def make_encoder(
             )
         return make_vit(variant, cls_insert=cls_insert, **attributes)
     stage_sizes, block = RESNETS[variant]
-    if refused := [x for x in _VIT_ONLY if attributes[x] not in (0, "auto")]:
+    if refused := [x for x in VIT_ONLY if attributes[x] not in (0, "auto")]:
         raise ValueError(
             f"{variant} is no ViT: set {', '.join(f'model.{n}' for n in refused)} to "
             "0, False or 'auto'."

@@ -15,6 +15,7 @@ from ser_jax.train.experiment import build
 from ser_jax.train.flops import count_flops
 from ser_jax.train.overview import overview
 from ser_jax.train.sharding import check_batch_size, make_mesh
+from ser_jax.train.weights import start_weights
 
 _logger = logging.getLogger(__name__)
 
@@ -34,13 +35,15 @@ def dry_run(config: ConfigDict, workdir: PathLike) -> tuple[str, bool]:
         ValueError: If the config is refused.
         OSError: If the data cannot be read.
     """
+    weights = start_weights(config.to_dict(), workdir)
     dataset = config.dataset
     source = open_source(dataset.name, dataset.train_split, dataset.data_dir)
     experiment = build(config, len(source))
     mesh = make_mesh()
     check_batch_size(experiment.batch_size, mesh, experiment.accumulate_steps)
     state = jax.eval_shape(experiment.init_state, experiment.init_rng)
-    about = overview(experiment, source, mesh, state.variables, workdir)
+    init = weights.about if weights else None
+    about = overview(experiment, source, mesh, state.variables, workdir, init)
     encoder = for_devices(experiment, mesh).learner.encoder
     chosen = [
         f"{name}={getattr(encoder, name)}"

@@ -20,7 +20,7 @@ from ser_jax.methods.regularizers import REGULARIZERS
 from ser_jax.methods.regularizers.base import Regularizer
 from ser_jax.methods.settings import make_part
 from ser_jax.methods.variables import Variables
-from ser_jax.models.outputs import PATCH_EMBED, PROTOTYPES, EncoderOutput
+from ser_jax.models.outputs import PATCH_EMBED, PROTOTYPES, Encoder, EncoderOutput
 from ser_jax.models.variants import make_encoder
 from ser_jax.train.finite import Divergence
 from ser_jax.train.optim.optimizers import make_optimizer
@@ -125,9 +125,18 @@ class Experiment:
         learner = dataclasses.replace(self.learner, encoder=changed)
         return dataclasses.replace(self, learner=learner)
 
-    def init_state(self, rng: jax.Array) -> TrainState:
-        """Fresh training state; to be called inside `jit`."""
-        return create_state(rng, self.learner, self.optimizer, self.abstract_batch())
+    def init_state(self, rng: jax.Array, weights: Any = None) -> TrainState:
+        """Fresh training state; to be called inside `jit`.
+
+        Args:
+            rng: Key.
+            weights: What the encoder starts from: see `Learner.init`.
+
+        Returns:
+            The state.
+        """
+        batch = self.abstract_batch()
+        return create_state(rng, self.learner, self.optimizer, batch, weights)
 
     def embed(self, encoder_variables: Any, images: jax.Array) -> jax.Array:
         """Class tokens, `[b, d]`, float32; arguments as of `encode`."""
@@ -170,23 +179,11 @@ def build(
     Raises:
         ValueError: If a setting is refused; the message says what to change.
     """
-    plain = config.to_dict() if isinstance(config, ConfigDict) else config
-    config = ConfigDict(complete(plain))
-    mean, std = own_normalization(config.dataset.name)
-    config.dataset.mean = tuple(config.dataset.mean) or mean
-    config.dataset.std = tuple(config.dataset.std) or std
+    config = _completed(config)
     resolved = config_lib.finalize(config, num_train_examples)
     objective = make_part(OBJECTIVES, "objective", config.objective.to_dict())
     regularizer = make_part(REGULARIZERS, "regularizer", config.regularizer.to_dict())
-    model = config.model.to_dict()
-    encoder = make_encoder(
-        model.pop("variant"),
-        image_size=config.augment.image_size,
-        cls_insert=regularizer.cls_insert,
-        grid_layers=regularizer.grid_layers,
-        cls_layers=regularizer.cls_layers,
-        **(model | {"dtype": jnp.dtype(model["dtype"])}),
-    )
+    encoder = _encoder(config, regularizer)
     if regularizer.paired and config.batch_size % 2:
         raise ValueError(
             f"{config.regularizer.name} pairs the images of a batch: batch_size must "
@@ -256,6 +253,49 @@ def build(
         log_every_steps=config.log_every_steps,
         save_every_steps=config.checkpoint.every_steps,
         divergence=Divergence(**config.divergence),
+    )
+
+
+def encoder_of(
+    config: ConfigDict | Mapping[str, Any],
+) -> tuple[Encoder, dict[str, Any]]:
+    """The encoder that a config describes; its data is not needed.
+
+    Args:
+        config: As of `build`.
+
+    Returns:
+        The encoder, and the config as plain dicts that lack nothing.
+
+    Raises:
+        ValueError: If a setting is refused.
+    """
+    config = _completed(config)
+    config_lib.check_ranges(config)
+    settings = config.regularizer.to_dict()
+    regularizer = make_part(REGULARIZERS, "regularizer", settings)
+    return _encoder(config, regularizer), config.to_dict()
+
+
+def _completed(config: ConfigDict | Mapping[str, Any]) -> ConfigDict:
+    """A copy that lacks nothing, what the data set decides in numbers."""
+    plain = config.to_dict() if isinstance(config, ConfigDict) else config
+    config = ConfigDict(complete(plain))
+    mean, std = own_normalization(config.dataset.name)
+    config.dataset.mean = tuple(config.dataset.mean) or mean
+    config.dataset.std = tuple(config.dataset.std) or std
+    return config
+
+
+def _encoder(config: ConfigDict, regularizer: Regularizer) -> Encoder:
+    model = config.model.to_dict()
+    return make_encoder(
+        model.pop("variant"),
+        image_size=config.augment.image_size,
+        cls_insert=regularizer.cls_insert,
+        grid_layers=regularizer.grid_layers,
+        cls_layers=regularizer.cls_layers,
+        **(model | {"dtype": jnp.dtype(model["dtype"])}),
     )
 
 

@@ -36,6 +36,7 @@ from ser_jax.train.resume import Start, restore_or_init
 from ser_jax.train.sharding import check_batch_size, make_mesh
 from ser_jax.train.step import TrainState, TrainStep
 from ser_jax.train.steps import Probe, Steps
+from ser_jax.train.weights import StartWeights, start_weights
 
 _Programs = tuple[TrainStep, Callable[[TrainState, Any], Metrics] | None]
 MakeProbe = Callable[[Experiment, Source, Mesh], Probe | None]
@@ -71,6 +72,7 @@ def train(
     """
     path = as_path(workdir)
     refuse_pattern(path)
+    weights = start_weights(config.to_dict(), path)
     dataset = config.dataset
     source = open_source(dataset.name, dataset.train_split, dataset.data_dir)
     experiment = build(config, len(source))
@@ -89,11 +91,12 @@ def train(
             best_metric=KNN_ACCURACY.name if measure else None,
         ) as checkpointer,
     ):
-        start = restore_or_init(experiment, checkpointer, source, mesh)
+        start = restore_or_init(experiment, checkpointer, source, mesh, weights)
         first_step = start.step
         if is_primary:
             variables = start.state.variables
-            _logger.info(overview(experiment, source, mesh, variables, path))
+            text = overview(experiment, source, mesh, variables, path, start.init)
+            _logger.info(text)
             write_text(path / "parameters.txt", parameter_table(variables))
         if first_step:
             _logger.info("Resuming after step %d.", first_step)
@@ -109,6 +112,7 @@ def train(
             measure,
             should_stop,
             programs,
+            weights,
             started=time.monotonic() - start.wall_s,  # as if it had run in one go
         )
         while True:
@@ -131,6 +135,8 @@ def train(
     wall_s = time.monotonic() - run.started
     rows = read_metrics(path)
     summary = _summarise(experiment, step, rows, images_per_s, wall_s, mesh)
+    if start.init:
+        summary["init"] = start.init
     write_summary(path, summary, experiment.config)
     return summary
 
@@ -140,6 +146,7 @@ class _Run:
     """What does not change when a run goes on from an older step.
 
     Attributes:
+        weights: What the encoder starts from, until there is a checkpoint.
         started: Of the monotonic clock.
     """
 
@@ -151,6 +158,7 @@ class _Run:
     measure: Probe | None
     should_stop: StopSignal
     programs: _Programs | None
+    weights: StartWeights | None
     started: float
 
     def go_on(self, start: Start) -> tuple[int, float | None]:
@@ -180,7 +188,7 @@ class _Run:
                 self.measure,
                 watched(writer.write_scalars, scale, rows),
                 progress,
-                functools.partial(self._save, start.data_order),
+                functools.partial(self._save, start.data_order, start.init),
                 self.should_stop,
                 Unreadable(self.source, self.experiment.max_bad_frac),
                 int(max((row.get(SKIPPED.name, 0) for row in rows), default=0)),
@@ -214,11 +222,16 @@ class _Run:
             *(failure, good or 0, order, divergence.max_rollbacks),
         )
         return restore_or_init(
-            self.experiment, self.checkpointer, self.source, self.mesh
+            self.experiment, self.checkpointer, self.source, self.mesh, self.weights
         )._replace(data_order=order)
 
     def _save(
-        self, data_order: int, step: int, state: TrainState, scores: dict[str, float]
+        self,
+        data_order: int,
+        init: dict[str, Any] | None,
+        step: int,
+        state: TrainState,
+        scores: dict[str, float],
     ) -> None:
         check_finite(state, step)
         meta = {
@@ -227,6 +240,7 @@ class _Run:
             "seed": self.experiment.seed,
             "data": self.source.fingerprint,
             "data_order": data_order,
+            "init": init,
             "wall_s": time.monotonic() - self.started,
         }
         self.checkpointer.save(step, state, meta, scores)

@@ -1,5 +1,8 @@
 """What a run is, in a few lines before it starts."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 from clu import parameter_overview
 from jax.sharding import Mesh
@@ -17,6 +20,7 @@ def overview(
     mesh: Mesh,
     variables: Variables,
     workdir: PathLike,
+    init: Mapping[str, Any] | None = None,
 ) -> str:
     """What is trained on what, how large it is, for how long, and where it goes.
 
@@ -26,6 +30,7 @@ def overview(
         mesh: The mesh.
         variables: The experiment's, or their shapes.
         workdir: The run's folder.
+        init: What the encoder starts from, see `StartWeights.about`; None: drawn.
 
     Returns:
         One line each.
@@ -53,6 +58,8 @@ def overview(
         "schedule": schedule,
         "workdir": f"{workdir}",
     }
+    if init:
+        rows["init"] = f"{init['file']} ({init['layout']}, {init['encoder']})"
     if num_shared := shared_crop_images(experiment):
         rows["b2"] = f"{num_shared:,} of {experiment.batch_size:,} images"
         if num_shared < mesh.size:

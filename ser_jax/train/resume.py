@@ -13,6 +13,7 @@ from ser_jax.storage.checkpoint import Checkpointer
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.sharding import replicated
 from ser_jax.train.step import TrainState
+from ser_jax.train.weights import StartWeights
 
 
 class Start(NamedTuple):
@@ -23,16 +24,22 @@ class Start(NamedTuple):
         step: Its step.
         wall_s: Seconds already spent on it.
         data_order: Which order of the data it goes on in: how often it was rolled back.
+        init: What its encoder started from, see `StartWeights.about`; None: drawn.
     """
 
     state: TrainState
     step: int
     wall_s: float
     data_order: int
+    init: dict[str, Any] | None
 
 
 def restore_or_init(
-    experiment: Experiment, checkpointer: Checkpointer, source: Source, mesh: Mesh
+    experiment: Experiment,
+    checkpointer: Checkpointer,
+    source: Source,
+    mesh: Mesh,
+    weights: StartWeights | None = None,
 ) -> Start:
     """The state to train from: the newest sound checkpoint's, or a fresh one.
 
@@ -41,6 +48,7 @@ def restore_or_init(
         checkpointer: Open on the workdir's checkpoints.
         source: Training data.
         mesh: The mesh.
+        weights: What the encoder of a fresh one is; None: drawn, as all else.
 
     Returns:
         Where the run goes on.
@@ -66,9 +74,13 @@ def restore_or_init(
         state, meta = restored
         _refuse_contradiction(experiment, source, meta)
         order = meta.get("data_order", 0)  # older versions had one
-        return Start(state, meta["step"], meta["wall_s"], order)
+        return Start(state, meta["step"], meta["wall_s"], order, meta.get("init"))
     init = jax.jit(experiment.init_state, out_shardings=sharding)
-    return Start(init(experiment.init_rng), 0, 0.0, 0)
+    if weights is None:
+        return Start(init(experiment.init_rng), 0, 0.0, 0, None)
+    variables = jax.device_put(weights.variables, sharding)
+    state = init(experiment.init_rng, variables)
+    return Start(state, 0, 0.0, 0, weights.about)
 
 
 def _refuse_contradiction(

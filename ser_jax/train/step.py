@@ -38,6 +38,7 @@ def create_state(
     learner: Learner,
     optimizer: optax.GradientTransformation,
     batch: Batch,
+    weights: Any = None,
 ) -> TrainState:
     """Fresh state at step 0.
 
@@ -46,11 +47,12 @@ def create_state(
         learner: What is trained.
         optimizer: Its optimizer.
         batch: A batch or its shapes; only shapes and dtypes are used.
+        weights: As of `Learner.init`.
 
     Returns:
         The state. Call it inside `jit`.
     """
-    variables = learner.init(rng, batch)
+    variables = learner.init(rng, batch, weights)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         variables=variables,

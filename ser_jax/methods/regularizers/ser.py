@@ -113,10 +113,11 @@ class SER:
 
     Attributes:
         weight: Factor (lambda) on the term.
-        layer: equiv_layer: read the grid after this many blocks (a ResNet: stages); the
-            class token joins there.
+        layer: equiv_layer: read the grid after this many blocks (a ResNet: stages).
         layers: Layers to regularize instead of `layer` alone, if not empty; the term is
             their mean, each with a projector of its own.
+        cls_layer: The class token joins after this many blocks: 0 is at the input, as
+            most public weights have it; -1 is after `layer`, as the paper has it.
         temperature: Softmax temperature of the token-level NT-Xent.
         projector_dim: Width of the token projector.
         share: Share of the batch, b2, whose views are of one picture and differ by an
@@ -165,6 +166,7 @@ class SER:
     weight: float = 1.0
     layer: int = 3
     layers: tuple[int, ...] = ()
+    cls_layer: int = -1
     temperature: float = 0.5
     projector_dim: int = 512
     share: float = 0.01
@@ -208,6 +210,11 @@ class SER:
                 f"layers count blocks and must be >= 1, got {self.grid_layers}."
             )
         check_settings(self, counts=("projector_dim",), positive=("temperature",))
+        if self.cls_layer < -1:
+            raise ValueError(
+                f"cls_layer counts blocks, or is -1 for that of the term; got "
+                f"{self.cls_layer}."
+            )
         if not 0 < self.share <= 0.5:
             raise ValueError(f"share must be in (0, 0.5], got {self.share}.")
         self.make_group(base_side=1)  # checks the settings that it takes
@@ -262,8 +269,8 @@ class SER:
 
     @property
     def cls_insert(self) -> int:
-        """The class token joins after the regularized layer."""
-        return self.layer
+        """The class token joins after the regularized layer, if not elsewhere."""
+        return self.layer if self.cls_layer == -1 else self.cls_layer
 
     def make_group(self, base_side: int) -> Group:
         """D4 x scale, or a part, on a square base grid of `base_side` tokens a side."""
