@@ -70,7 +70,7 @@ def start_weights(config: Mapping[str, Any], workdir: PathLike) -> StartWeights 
             f"is a run: write its encoder with `python -m ser_jax.interop {path} "
             "--to=safetensors --out=DIR`, and set init to DIR",
         )
-    mean, std = settings["dataset"]["mean"], settings["dataset"]["std"]
+    mean, std = (tuple(settings["dataset"][name]) for name in ("mean", "std"))
     otherwise = Given(normalize=(mean, std))
     if isinstance(encoder, ViT):
         otherwise = Given(
@@ -228,5 +228,5 @@ def _warn_of_normalization(imported: Imported, mean: Any, std: Any) -> None:
         "These weights are of pictures normalised by mean %s and deviation %s; this "
         "run's are by %s and %s. For the weights' own: --config.dataset.mean='%s' "
         "--config.dataset.std='%s'.",
-        *(*its, tuple(mean), tuple(std), *its),
+        *(*its, mean, std, *its),
     )
