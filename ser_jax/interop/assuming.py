@@ -38,13 +38,12 @@ class Assumptions:
         value = getattr(self._otherwise, name)
         return None if value is None else guess(value, "which nothing contradicts")
 
-    def settle(self, name: str, answer: Answer | None, flag: str, why: str) -> Any:
+    def settle(self, name: str, answer: Answer | None, why: str = "") -> Any:
         """A value, by the user, else by the layout.
 
         Args:
-            name: Of the value, in `Given`.
+            name: Of the value, in `Given` and on command lines.
             answer: The layout's.
-            flag: What the user would say.
             why: Why it must be said if the layout has no answer.
 
         Returns:
@@ -61,7 +60,7 @@ class Assumptions:
                 self.given[name] += f"; {_text(answer.value)} by {answer.why}"
             return value
         if answer is None:
-            raise UnreadableError(f"does not say {flag}: {why}; give {flag}")
+            raise UnreadableError(f"does not say {name}: {why}; give --{name}")
         into = self.given if answer.sure else self.guessed
         into[name] = f"{_text(answer.value)}, {answer.why}"
         return answer.value
@@ -87,7 +86,6 @@ def assume_vit(
     num_heads = assumed.settle(
         "num_heads",
         layout.num_heads(place, found),
-        "num_heads",
         f"no shape tells, and {layout.about} has no one number of heads at width "
         f"{found.width}; the wrong one loads and is silently bad",
     )
@@ -99,21 +97,17 @@ def assume_vit(
     cls_insert = assumed.settle(
         "cls_insert",
         late,
-        "cls_insert",
         "the class token joins after a block, which is not in the arrays",
     )
     _check_late(found, cls_insert)
     norm_eps = assumed.settle(
         "norm_eps",
         layout.epsilon(place),
-        "norm_eps",
         "without its folder's config.json LayerNorm's epsilon is not known",
     )
     if not 0 < norm_eps < 1:
         raise UnreadableError(f"norm_eps {norm_eps} is not between 0 and 1")
-    resample = assumed.settle(
-        "positions", _filter(chosen, found, assumed), "positions", ""
-    )
+    resample = assumed.settle("positions", _filter(chosen, found, assumed))
     params = dict(found.params, pos_embed=found.table)
     if cls_insert == 0:
         entry = found.cls_entry
@@ -163,11 +157,11 @@ def assume_resnet(
     """
     for name in ("num_heads", "cls_insert", "norm_eps", "positions"):
         if getattr(given, name) is not None:
-            raise UnreadableError(f"holds a ResNet, which has no {name}: leave it out")
+            raise UnreadableError(
+                f"holds a ResNet, which has no {name}: leave --{name} out"
+            )
     layout = chosen.layout
-    size = assumed.settle(
-        "image_size", layout.image_size(chosen.place, found), "image_size", ""
-    )
+    size = assumed.settle("image_size", layout.image_size(chosen.place, found))
     if type(size) is not int or size < 1:
         raise UnreadableError(f"image_size {size} is no number of pixels")
     padding = layout.small_padding if found.small_images else None
@@ -199,7 +193,7 @@ def _filter(chosen: Chosen, found: FoundViT, assumed: Assumptions) -> Answer:
     if assumed.said("positions") is None:
         assumed.asked["positions"] = (
             f"{layout.about} does not tell how positions go to other grids than "
-            f"{grid}: give positions"
+            f"{grid}: give --positions"
         )
     return guess(_UNKNOWN, f"for their own grid, {grid}, alone: it is not known")
 

@@ -162,7 +162,8 @@ def _own(source: Source, given: Given) -> Imported:
     """An encoder that this package wrote: nothing is guessed."""
     for name in ("layout", "role", "num_heads", "cls_insert", "norm_eps", "positions"):
         if getattr(given, name) is not None:
-            raise UnreadableError(f"says its {name} itself: leave {name} out")
+            flag = "weights_encoder" if name == "role" else name
+            raise UnreadableError(f"says its {name} itself: leave --{flag} out")
     module, variables, (mean, std) = read_own(source.file)
     said = {"all": "the file's metadata"}
     if given.normalize is not None:
@@ -205,10 +206,10 @@ def _other(source: Source, given: Given, assumed: Assumptions) -> Imported:
     normalize = layout.normalize(place, found) or assumed.otherwise("normalize")
     if normalize is None and given.normalize is None:
         assumed.asked["normalize"] = (
-            f"{layout.about} has no one mean and deviation of images: give normalize"
+            f"{layout.about} has no one mean and deviation of images: give --normalize"
         )
     else:
-        mean, std = assumed.settle("normalize", normalize, "normalize", "")
+        mean, std = assumed.settle("normalize", normalize)
     _say_role(chosen, given, assumed)
     assumed.guessed.update(layout.notes(place))
     return Imported(

@@ -78,11 +78,11 @@ def test_what_asks_for_a_run_or_other_grids_is_left_out(file, tmp_path):
     chosen, left_out = choose(opened(file, tmp_path, either), ["all"], {})
     assert "knn" in chosen and "rotation_probe" in chosen
     for task in ("equivariance", "seis", "pictures"):
-        assert "give positions" in left_out[task]
+        assert "give --positions" in left_out[task]
 
 
 def test_normalisation_that_is_not_known_is_asked_for(file, tmp_path):
-    with pytest.raises(RefusedFileError, match="give normalize"):
+    with pytest.raises(RefusedFileError, match="give --normalize"):
         opened(file, tmp_path, Given(layout="timm", num_heads=2))
 
 
@@ -97,7 +97,7 @@ def test_command_lines(file, tmp_path):
     done = run("ser_jax.interop", file, *told)
     assert done.returncode == 0 and "ViT, width 8" in done.stdout
     done = run("ser_jax.interop", file)
-    assert done.returncode == 1 and "give num_heads" in done.stderr
+    assert done.returncode == 1 and "give --num_heads" in done.stderr
     assert "Traceback" not in done.stderr
     data = ["--dataset=digits", f"--data_dir={tmp_path}", f"--results={tmp_path}/out"]
     done = run(

@@ -59,16 +59,16 @@ def test_heads_are_guessed_aloud(read, width, sincos, heads):
 
 def test_heads_are_asked(read):
     odd, even = vit(width=8), vit(384, depth=1, hidden=8)
-    with pytest.raises(RefusedFileError, match="heads at width 8.*give num_heads"):
+    with pytest.raises(RefusedFileError, match="heads at width 8.*give --num_heads"):
         read(odd)
     solo = {"pytorch-lightning_version": "2.0"}
     backbone = prefixed(even, "backbone.")
-    with pytest.raises(RefusedFileError, match="solo-learn.*give num_heads"):
+    with pytest.raises(RefusedFileError, match="solo-learn.*give --num_heads"):
         read(backbone, ("state_dict",), **solo)
     given = Given(num_heads=12)
     found = read(backbone, ("state_dict",), given, **solo)
     assert found.given["num_heads"] == "12, as asked" and found.mean is None
-    assert "give normalize" in found.asked["normalize"]
+    assert "give --normalize" in found.asked["normalize"]
     with pytest.raises(RefusedFileError, match="num_heads 3 does not divide width 8"):
         read(odd, given=Given(num_heads=3))
 
@@ -81,7 +81,7 @@ def test_moco_v3_has_twelve_heads(read):
 
 def test_the_class_tokens_layer_is_read_or_asked(read):
     given = Given(num_heads=2)
-    with pytest.raises(RefusedFileError, match="give cls_insert"):
+    with pytest.raises(RefusedFileError, match="give --cls_insert"):
         read(late(), given=given)
     said = dataclasses.replace(given, cls_insert=1)
     found = read(late(), given=said)
@@ -118,7 +118,7 @@ def test_what_decides_the_features_is_in_the_digest(read):
 
 def test_another_image_size_needs_the_filter(read):
     given = Given(num_heads=2, image_size=12)
-    with pytest.raises(RefusedFileError, match="8 px, and 12 px .* give positions"):
+    with pytest.raises(RefusedFileError, match="8 px, and 12 px .* give --positions"):
         read(vit(), given=given)
     found = read(vit(), given=dataclasses.replace(given, positions="timm"))
     assert found.module.image_size == 12

@@ -61,7 +61,7 @@ def test_own_files_come_back_bit_for_bit(module, tmp_path):
         read(arrays | {name: arrays[name] + 1})
     with pytest.raises(RefusedFileError, match=f"'{name}' is missing"):
         read({k: v for k, v in arrays.items() if k != name})
-    with pytest.raises(RefusedFileError, match="leave num_heads out"):
+    with pytest.raises(RefusedFileError, match="leave --num_heads out"):
         read(given=Given(num_heads=2))
     large = {"width": 2**27} if isinstance(module, ViT) else {"stage_sizes": [10**6, 1]}
     for change, message in (

@@ -67,7 +67,7 @@ def test_wrong_heads_are_wrong_and_never_guessed(case):
     right = Given(num_heads=case.arch["num_heads"], role=case.role)
     imported = import_weights(case.path, right)
     assert not agree(imported, case)
-    with pytest.raises(RefusedFileError, match="give num_heads"):
+    with pytest.raises(RefusedFileError, match="give --num_heads"):
         import_weights(case.path)
     wrong = import_weights(case.path, case.given())
     assert wrong.digest != imported.digest and wrong.sha256 == imported.sha256
@@ -114,9 +114,9 @@ def test_resized_table():
 def test_without_its_folder_heads_and_epsilon_are_asked(name):
     heads = next(x for x in CASES if x.name == name).arch["num_heads"]
     file = pathlib.Path(interop_cases.FOLDER) / name / "model.safetensors"
-    with pytest.raises(RefusedFileError, match="give num_heads"):
+    with pytest.raises(RefusedFileError, match="give --num_heads"):
         import_weights(file)
-    with pytest.raises(RefusedFileError, match="config.json .* give norm_eps"):
+    with pytest.raises(RefusedFileError, match="config.json .* give --norm_eps"):
         import_weights(file, Given(num_heads=heads))
     assert import_weights(file.parent).module.norm_eps in (1e-6, 1e-12)
 
