@@ -6,14 +6,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 from etils import epath
 from ml_collections import ConfigDict
 
 from ser_jax.config.recorded import complete, unknown_settings
 from ser_jax.evaluate.data import EvalData
 from ser_jax.evaluate.encoder import FrozenEncoder
-from ser_jax.evaluate.run import TrainedRun, load_part
+from ser_jax.evaluate.run import TrainedRun
 from ser_jax.methods.variables import encoder_paths
 from ser_jax.storage.files import PathLike, as_path, matching
 from ser_jax.storage.reader import (
@@ -24,6 +23,7 @@ from ser_jax.storage.reader import (
 )
 from ser_jax.storage.record import DamagedCheckpointError
 from ser_jax.train.experiment import build
+from ser_jax.train.saved import load_encoder
 from ser_jax.train.sharding import make_mesh
 
 _DATA = ("data_dir", "train_split", "eval_split")
@@ -93,16 +93,15 @@ def open_run(
             f"{config.objective.name} has no encoder {encoder!r}; choose "
             f"{' or '.join(choices)}."
         )
-    state = jax.eval_shape(experiment.init_state, experiment.init_rng)
-    shapes = state.variables.encoder(encoder == "target")
-    paths = encoder_paths(encoder == "target")
+    is_target = encoder == "target"
+    paths = encoder_paths(is_target).values()
     with other_steps_named(checkpoint):
         frozen = FrozenEncoder(
             experiment.learner.encoder,
-            {k: load_part(saved, part, shapes[k], mesh) for k, part in paths.items()},
+            load_encoder(saved, experiment, is_target, mesh),
             experiment.mean,
             experiment.std,
-            saved.digest([f"variables/{part}" for part in paths.values()]),
+            saved.digest([f"variables/{part}" for part in paths]),
         )
     own = {key: config.dataset[key] for key in ("name", *_DATA)}
     chosen = own | {key: value for key, value in data.items() if value is not None}

@@ -5,13 +5,12 @@ from typing import Any
 
 import jax
 from etils import epath
-from jax.sharding import Mesh
 
 from ser_jax.evaluate.encoder import check_weights
 from ser_jax.evaluate.subject import Subject
 from ser_jax.storage.reader import SavedState
 from ser_jax.train.experiment import Experiment
-from ser_jax.train.sharding import replicated
+from ser_jax.train.saved import load_part
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,27 +64,3 @@ class TrainedRun(Subject):
         arrays = load_part(self.saved, part, shapes, self.mesh)
         check_weights(arrays)
         return jax.device_get(arrays)
-
-
-def load_part(saved: SavedState, part: str, shapes: Any, mesh: Mesh) -> Any:
-    """A part of a checkpoint's variables, verified, on every device.
-
-    Args:
-        saved: The checkpoint.
-        part: Path in `Variables`: "params/encoder".
-        shapes: Its leaves' shapes and dtypes; without leaves there is nothing to read.
-        mesh: The mesh.
-
-    Returns:
-        The arrays.
-
-    Raises:
-        ValueError: If the checkpoint is damaged, or has no such part.
-    """
-    sharding = replicated(mesh)
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
-    )
-    if not jax.tree.leaves(abstract):  # a ViT has no statistics, nor its checkpoint
-        return abstract
-    return saved.restore(abstract, f"variables/{part}")

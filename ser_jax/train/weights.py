@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
-from ser_jax.interop.answers import Given
-from ser_jax.interop.files.refused import RefusedFileError
+from ser_jax.interop import identity
+from ser_jax.interop.answers import Given, Normalization
 from ser_jax.interop.imported import Imported, at_image_size, import_weights
 from ser_jax.models.outputs import Encoder
 from ser_jax.models.pos_embed import sincos_table
@@ -18,8 +19,10 @@ from ser_jax.models.resnet import ResNet
 from ser_jax.models.variants import RESNETS, VARIANTS, VIT_ONLY
 from ser_jax.models.vit import ViT
 from ser_jax.storage.files import PathLike, as_path
-from ser_jax.storage.reader import list_steps
-from ser_jax.train.experiment import encoder_of
+from ser_jax.storage.reader import SavedState, find_checkpoint, list_steps
+from ser_jax.train.experiment import build, encoder_of
+from ser_jax.train.saved import load_encoder
+from ser_jax.train.sharding import make_mesh
 
 _POSITIONS = ("pos_embed", "cls_pos_embed")
 _ALIKE = 1e-3  # means and deviations that are one, rounded
@@ -64,24 +67,12 @@ def start_weights(config: Mapping[str, Any], workdir: PathLike) -> StartWeights 
         return None
     encoder, settings = encoder_of(config)
     path = as_path(settings["init"])
-    if (path / "checkpoints").is_dir():
-        raise RefusedFileError(
-            path,
-            f"is a run: write its encoder with `python -m ser_jax.interop {path} "
-            "--to=safetensors --out=DIR`, and set init to DIR",
-        )
     mean, std = (tuple(settings["dataset"][name]) for name in ("mean", "std"))
-    otherwise = Given(normalize=(mean, std))
-    if isinstance(encoder, ViT):
-        otherwise = Given(
-            num_heads=encoder.num_heads,
-            cls_insert=encoder.cls_insert,
-            norm_eps=encoder.norm_eps,
-            positions=encoder.resample,
-            normalize=(mean, std),
-        )
-    imported = import_weights(path, otherwise=otherwise)
-    imported = _with_the_users_heads(imported, settings["model"])
+    if any((path / name).is_dir() for name in ("checkpoints", "meta")):
+        imported = _of_run(path)
+    else:
+        imported = import_weights(path, otherwise=_otherwise(encoder, (mean, std)))
+        imported = _with_the_users_heads(imported, settings["model"])
     _refuse_others(imported, encoder, settings)
     start = _taken(_at(imported, encoder.image_size), encoder, str(path))
     _logger.info(
@@ -90,6 +81,47 @@ def start_weights(config: Mapping[str, Any], workdir: PathLike) -> StartWeights 
     )
     _warn_of_normalization(imported, mean, std)
     return start
+
+
+def _of_run(path: epath.Path) -> Imported:
+    """The encoder that an earlier run is evaluated by."""
+    is_checkpoint = (path / "meta").is_dir()
+    at = path if is_checkpoint else find_checkpoint(path / "checkpoints")
+    saved = SavedState.at(at)
+    meta = saved.record.meta
+    experiment = build(meta["config"], meta["data"]["num_examples"])
+    target = experiment.evaluates_target
+    module: Any = experiment.learner.encoder
+    variables = jax.device_get(load_encoder(saved, experiment, target, make_mesh()))
+    normalization = experiment.mean, experiment.std
+    return Imported(
+        module,
+        variables,
+        *normalization,
+        layout="run",
+        role="target" if target else "online",
+        roles=(),
+        given={"step": f"{meta['step']}, {at}"},
+        guessed={},
+        asked={},
+        ignored=(),
+        is_sincos=isinstance(module, ViT) and module.pos_embed == "sincos",
+        sha256=identity.sha256(identity.settings(module), variables, *normalization),
+        digest=identity.digest(module, variables, *normalization),
+    )
+
+
+def _otherwise(encoder: Encoder, normalization: Normalization) -> Given:
+    """What holds where a file says nothing: the config."""
+    if not isinstance(encoder, ViT):
+        return Given(normalize=normalization)
+    return Given(
+        num_heads=encoder.num_heads,
+        cls_insert=encoder.cls_insert,
+        norm_eps=encoder.norm_eps,
+        positions=encoder.resample,
+        normalize=normalization,
+    )
 
 
 def _with_the_users_heads(imported: Imported, model: Settings) -> Imported:

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import made_up_weights, outgoing
+from helpers.runs import final_state, save_made_up
 from helpers.support import tiny_config, trace_loss
 
 from ser_jax.interop.answers import Given
 from ser_jax.interop.export.write import export
-from ser_jax.interop.files.refused import RefusedFileError
 from ser_jax.interop.files.safetensors import write_safetensors
 from ser_jax.interop.identity import settings
 from ser_jax.interop.imported import at_image_size, import_weights
@@ -221,9 +221,28 @@ def test_nothing_is_opened_or_written_before_weights_are_refused(file, tmp_path)
     with pytest.raises(ValueError, match="--config.model.pos_embed=learned"):
         loop.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    (tmp_path / "earlier" / "checkpoints").mkdir(parents=True)
-    config.init = str(tmp_path / "earlier")
-    with pytest.raises(RefusedFileError, match="is a run: write its encoder with"):
+
+
+@pytest.mark.slow
+def test_an_earlier_run_gives_the_encoder_that_it_is_evaluated_by(data_dir, tmp_path):
+    """Of DINO the teacher's; a workdir and a checkpoint are one to it."""
+    config = tiny_config("dino", "none", **{"dataset.data_dir": data_dir})
+    save_made_up(config, tmp_path / "run", step=3)
+    state, _ = final_state(config, tmp_path / "run")
+    config = tiny_config("byol", "ser", **{"regularizer.cls_layer": 0})
+    for path in (tmp_path / "run", tmp_path / "run" / "checkpoints" / "3"):
+        config.init = str(path)
+        weights = started(config)
+        expected = state.variables.target_params["encoder"]
+        assert weights.variables["params"].keys() == expected.keys()
+        jax.tree.map(
+            np.testing.assert_array_equal, weights.variables["params"], expected
+        )
+        about = weights.about
+        assert about["given"]["step"].startswith("3, ") and about["sha256"]
+        assert (about["encoder"], about["anew"]) == ("target", ["norm_grid_1"])
+    config.regularizer.cls_layer = 1
+    with pytest.raises(ValueError, match="regularizer.cls_layer=0"):
         started(config)
 
 
