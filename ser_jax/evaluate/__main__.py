@@ -14,6 +14,7 @@ import jax
 from absl import app, flags
 
 from ser_jax.config import flags as command_line
+from ser_jax.evaluate.folder import prepare_folder
 from ser_jax.evaluate.open import open_run
 from ser_jax.evaluate.results import evaluate, option_fields
 from ser_jax.evaluate.results_file import as_text
@@ -29,6 +30,9 @@ _WEIGHTS = flags.DEFINE_string(
     "weights", None, "File or folder of weights, of this package or another."
 )
 _DATASET = flags.DEFINE_string("dataset", None, "Data set, with --weights.")
+_PICTURES = flags.DEFINE_string(
+    "pictures", None, "Folder of pictures instead of a data set, with --results."
+)
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint; the newest if not given.")
 _ENCODER = flags.DEFINE_enum(
     "encoder",
@@ -72,7 +76,12 @@ _WEIGHTS_EXAMPLE = (
     "python -m ser_jax.evaluate --weights=FILE --dataset=cifar10 --results=DIR "
     "--tasks=knn,linear"
 )
+_PICTURES_EXAMPLE = (
+    "python -m ser_jax.evaluate --weights=FILE --pictures=FOLDER --results=DIR "
+    "--tasks=embed"
+)
 _DATA_SETS = "~/tensorflow_datasets"
+_SPLITS = ("train_split", "eval_split")
 
 _DEFINE: dict[type, Callable[..., Any]] = {
     str: flags.DEFINE_string,
@@ -119,29 +128,44 @@ define_option_flags()
 define_given_flags()
 
 
-def _subject() -> Subject:
-    """What is evaluated, as the flags say."""
-    common: dict[str, Any] = {
-        "num_pictures": _NUM_PICTURES.value,
-        "batch_size": _EVAL_BATCH_SIZE.value,
+def _data() -> dict[str, Any]:
+    """Fields of `EvalData`, as the flags say; None where they do not."""
+    said = {
         "train_split": _TRAIN_SPLIT.value,
         "eval_split": _EVAL_SPLIT.value,
         "data_dir": _DATA_DIR.value,
     }
-    if _CHECKPOINT.value is not None:
-        return open_run(
-            _CHECKPOINT.value, step=_STEP.value, encoder=_ENCODER.value, **common
+    if _PICTURES.value is None:
+        return said
+    if _RESULTS.value is None or _DATASET.value is not None:
+        raise ValueError(
+            "--pictures goes with --results, where a data set is made of them, and "
+            f"without --dataset. For example: {_PICTURES_EXAMPLE}"
         )
-    path, dataset, folder = _WEIGHTS.value, _DATASET.value, _RESULTS.value
+    found = prepare_folder(_PICTURES.value, as_path(_RESULTS.value) / "data")
+    return found | {k: split for k, split in said.items() if split and k in _SPLITS}
+
+
+def _subject() -> Subject:
+    """What is evaluated, as the flags say."""
+    data = _data()
+    common: dict[str, Any] = {
+        "num_pictures": _NUM_PICTURES.value,
+        "batch_size": _EVAL_BATCH_SIZE.value,
+    }
+    if _CHECKPOINT.value is not None:
+        step, encoder = _STEP.value, _ENCODER.value
+        return open_run(_CHECKPOINT.value, step=step, encoder=encoder, **common, **data)
+    path, folder = _WEIGHTS.value, _RESULTS.value
+    dataset = data.pop("name", _DATASET.value)
     if path is None or dataset is None or folder is None:
         raise ValueError(
-            "with --weights, --dataset and --results must be given. For example: "
-            f"{_WEIGHTS_EXAMPLE}"
+            "with --weights, --dataset (or --pictures) and --results must be given. "
+            f"For example: {_WEIGHTS_EXAMPLE}"
         )
-    common["data_dir"] = common["data_dir"] or _DATA_SETS
-    subject = open_weights(
-        path, given_from_flags(), dataset=dataset, folder=folder, **common
-    )
+    data["data_dir"] = data["data_dir"] or _DATA_SETS
+    where = {"dataset": dataset, "folder": folder}
+    subject = open_weights(path, given_from_flags(), **where, **data, **common)
     _logger.info("%s\n%s", path, subject.imported.describe())
     return subject
 

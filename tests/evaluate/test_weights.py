@@ -6,6 +6,7 @@ import pytest
 from helpers import made_up_weights
 from helpers.evaluated import make_run
 from helpers.programs import run_program
+from PIL import Image
 
 from ser_jax.evaluate.open import open_run
 from ser_jax.evaluate.results import choose, evaluate
@@ -99,15 +100,25 @@ def test_command_lines(file, tmp_path):
     done = run("ser_jax.interop", file)
     assert done.returncode == 1 and "give --num_heads" in done.stderr
     assert "Traceback" not in done.stderr
-    data = ["--dataset=digits", f"--data_dir={tmp_path}", f"--results={tmp_path}/out"]
+    for i in range(9):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        noise = np.random.default_rng(i).integers(0, 256, (16, 20, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / "images" / f"{i}.png")
+    data = [f"--pictures={tmp_path}/images", f"--results={tmp_path}/out"]
     done = run(
-        *("ser_jax.evaluate", f"--weights={file}", *told, *data, "--tasks=health"),
-        "--normalize=.5,.5,.5,.2,.2,.2",
+        *("ser_jax.evaluate", f"--weights={file}", *told, *data),
+        *("--normalize=.5,.5,.5,.2,.2,.2", "--tasks=health,embed"),
     )
     assert done.returncode == 0, done.stderr
     assert "health/rankme" in done.stdout
+    with np.load(tmp_path / "out" / "embed" / "train.npz") as found:
+        assert sorted(found["name"]) == [f"{i}.png" for i in range(9)]
+        assert found["feature"].shape == (9, 8) and set(found["label"]) == {-1}
+    assert (tmp_path / "out" / "embed" / "neighbours.png").exists()
     done = run("ser_jax.evaluate", f"--weights={file}")
-    assert "--dataset and --results must be given" in done.stderr
+    assert "--dataset (or --pictures) and --results must be given" in done.stderr
+    done = run("ser_jax.evaluate", f"--weights={file}", "--pictures=images")
+    assert "--pictures goes with --results" in done.stderr
     done = run(
         *("ser_jax.evaluate", f"--weights={file}", *told, *data), "--normalize=1,2"
     )
