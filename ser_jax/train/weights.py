@@ -156,7 +156,8 @@ def _refuse_others(imported: Imported, encoder: Encoder, settings: Settings) -> 
             rows.append(f"--config.regularizer.cls_layer={there}  ({now} now)")
         elif now != there:
             without.append(
-                f"its class token joins after block {there}, which only ser has"
+                f"its class token joins after block {there}, which only ser has: take "
+                "a preset of it"
             )
     if not rows and not without:
         return
