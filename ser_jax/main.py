@@ -3,10 +3,11 @@
     python -m ser_jax.main --config=configs/digits_ser.py --workdir=/tmp/digits_ser
 
 The same command goes on from the newest checkpoint in the workdir. Ctrl-C (SIGINT),
-SIGTERM, SIGHUP and SIGUSR1 save and stop; a second one stops at once. The exit status
-is 0 of a finished run, 130 after SIGINT, 75 ("run me again") after the others, 1 at an
-error. `--dry_run` trains nothing: it says what would be trained, and whether it fits
-the devices that are here (1: it does not).
+SIGTERM, SIGHUP and SIGUSR1 save and stop; a second one stops at once. So do Google's
+notices that the machine is about to go. The exit status is 0 of a finished run, 130
+after SIGINT, 75 ("run me again") after the others, 1 at an error. `--dry_run` trains
+nothing: it says what would be trained, and whether it fits the devices that are here
+(1: it does not).
 """
 
 import sys

@@ -59,7 +59,7 @@ def train(
 
     Returns:
         The summary that is also written to `summary.json`; {} on all processes but the
-        first. If a signal ended the run, its step saved: `stopped_by`, the signal's
+        first. If a signal or a notice ended the run, its step saved: `stopped_by`, its
         name, and `step`, on all.
 
     Raises:

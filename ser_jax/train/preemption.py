@@ -1,5 +1,6 @@
-"""Being asked to stop: by a person, a scheduler, a terminal that is gone."""
+"""Being asked to stop: by a person, a scheduler, a terminal or machine that goes."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -7,6 +8,8 @@ from typing import Any, Self
 
 import jax
 from jax.experimental import multihost_utils
+
+from ser_jax.train.notices import listening
 
 _RUN_ME_AGAIN = 75  # EX_TEMPFAIL, what schedulers requeue a job at
 _INTERRUPTED = 130  # what a shell gives a program that Ctrl-C ended
@@ -19,10 +22,10 @@ SIGNALS = [
 
 
 def exit_status(stopped_by: str) -> int:
-    """What a program that a signal stopped ends with, its state saved.
+    """What a program that was asked to stop ends with, its state saved.
 
     Args:
-        stopped_by: The signal's name.
+        stopped_by: Name of the signal or notice.
 
     Returns:
         130 after SIGINT; else 75, "run me again".
@@ -31,17 +34,17 @@ def exit_status(stopped_by: str) -> int:
 
 
 class Stopped(Exception):
-    """A signal ended work whose state is saved.
+    """A signal or notice ended work whose state is saved.
 
     Attributes:
-        name: Of the signal.
+        name: Of the signal or notice.
     """
 
     def __init__(self, name: str, step: int):
         """Says so.
 
         Args:
-            name: Of the signal.
+            name: Of the signal or notice.
             step: The last one that is saved.
         """
         super().__init__(f"{name}: saved step {step} and stopped.")
@@ -49,22 +52,23 @@ class Stopped(Exception):
 
 
 class StopSignal:
-    """Whether SIGINT, SIGTERM, SIGHUP or SIGUSR1 came; processes agree on a step.
+    """Whether SIGINT, SIGTERM, SIGHUP, SIGUSR1 or a notice came; all agree on a step.
 
-    Listens inside its `with` block, in the main thread (elsewhere Python lets nobody
-    listen); not to what is ignored, as `nohup` has it. A second signal ends the program
-    at once.
+    Listens inside its `with` block: for signals in the main thread (elsewhere Python
+    lets nobody listen), not to what is ignored, as `nohup` has it; for notices that the
+    machine goes (`notices.py`) in any. A second signal ends the program at once; one
+    that follows a notice, as a shutdown's does, is the first.
 
     Attributes:
         received: Whether this process has one.
-        name: Of the signal that came; "SIGTERM" where only another process knows.
+        name: Of what came first; "SIGTERM" where only another process knows.
     """
 
     name = "SIGTERM"
 
     def __enter__(self) -> Self:
         """Starts listening."""
-        self.received = False
+        self.received = self._has_signal = False
         self._previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
@@ -72,19 +76,27 @@ class StopSignal:
                 for_all = number == signal.SIGTERM and jax.process_count() > 1
                 if not for_all and signal.getsignal(number) != signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._receive)
+        self._notices = contextlib.ExitStack()
+        self._notices.enter_context(listening(self._note))
         return self
 
     def __exit__(self, *_: object) -> None:
         """Gives the signals back to whoever had them."""
+        self._notices.close()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def _receive(self, number: int, _: Any) -> None:
-        if self.received:
+        if self._has_signal:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self.received, self.name = True, signal.Signals(number).name
-        self.ask_all()
+        self._has_signal = True
+        self._note(signal.Signals(number).name)
+
+    def _note(self, name: str) -> None:
+        if not self.received:
+            self.name, self.received = name, True
+            self.ask_all()
 
     def ask_all(self) -> None:
         """Asks the other processes, if there are any, to agree on a step to stop at."""
