@@ -33,6 +33,7 @@ _MINIMA = {  # None, where it is a value, is below none of them
     "optimizer.freeze_last_layer_epochs": 0,
     "optimizer.accumulate_steps": 1,
     "checkpoint.every_steps": 1,
+    "checkpoint.every_minutes": 0,
     "checkpoint.keep_latest": 1,
     "knn.every_epochs": 0,
     "knn.num_neighbors": 1,
@@ -139,6 +140,7 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     config.log_every_steps = 50
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 1000
+    config.checkpoint.every_minutes = 0.0  # so many after the last, too; 0: by steps
     config.checkpoint.keep_latest = 2
     config.checkpoint.keep_every_steps = 0  # also keep every n-th for good; 0: none
 

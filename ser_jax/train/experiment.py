@@ -56,6 +56,7 @@ class Experiment:
         max_bad_frac: Share of the records that may be unreadable.
         log_every_steps: Steps between rows of metrics.
         save_every_steps: Steps between checkpoints.
+        save_every_minutes: Most minutes between checkpoints; 0: any number.
         divergence: What is done about numbers that are not finite.
     """
 
@@ -78,6 +79,7 @@ class Experiment:
     max_bad_frac: float
     log_every_steps: int
     save_every_steps: int
+    save_every_minutes: float
     divergence: Divergence
 
     @property
@@ -252,6 +254,7 @@ def build(
         max_bad_frac=config.loader.max_bad_frac,
         log_every_steps=config.log_every_steps,
         save_every_steps=config.checkpoint.every_steps,
+        save_every_minutes=config.checkpoint.every_minutes,
         divergence=Divergence(**config.divergence),
     )
 

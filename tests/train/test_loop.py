@@ -83,13 +83,20 @@ def test_two_processes_equal_one(config, tmp_path, uninterrupted, release):
     script = pathlib.Path(__file__).parents[2] / "launch" / "local_processes.sh"
     path = write_config(config, tmp_path / "config.py")
     done = subprocess.run(
-        ["bash", script, "2", path, tmp_path, "--config.max_steps=2"],
+        [
+            *("bash", script, "2", path, tmp_path, "--config.max_steps=2"),
+            *(
+                "--config.checkpoint.every_steps=1000",
+                "--config.checkpoint.every_minutes=1e-9",
+            ),
+        ],
         env=program_env(num_devices=4 if release else 1) | {"SER_JAX_PORT": str(port)},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "checkpoints" / "1").is_dir()  # by the clock
     run(config, tmp_path, 4)
     for step, loss in losses(tmp_path).items():
         np.testing.assert_allclose(loss, uninterrupted[2][step], rtol=1e-6)

@@ -51,8 +51,9 @@ def test_what_was_trained_is_saved(is_alone, last):
     """Red if one of several processes leaves the others waiting."""
     saved = []
     resolved = types.SimpleNamespace(stop_step=10)
+    experiment = types.SimpleNamespace(resolved=resolved, save_every_minutes=0.0)
     steps = Loop(
-        experiment=types.SimpleNamespace(resolved=resolved),
+        experiment=experiment,
         mesh=None,
         state=types.SimpleNamespace(step=0),
         train_step=None,
