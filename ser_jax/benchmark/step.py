@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from ser_jax.train.compiled import compile_train_step
 from ser_jax.train.experiment import Experiment
+from ser_jax.train.memory import device_peak
 from ser_jax.train.sharding import batch_sharded, replicated, shard_batch
 
 
@@ -58,12 +59,9 @@ class TimedStep:
         arguments of the step. Statistics are of the process so far: ask after this
         step has run and before any other program is loaded.
         """
-        stats = [device.memory_stats() for device in self._devices]
-        peaks = [
-            s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s
-        ]
-        if peaks:
-            return max(peaks), "measured: memory_stats"
+        peak = device_peak(self._devices)
+        if peak is not None:
+            return peak, "measured: memory_stats"
         plan = self._step.memory_analysis()
         if plan is None:
             return 0, "unknown"

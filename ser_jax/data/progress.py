@@ -86,6 +86,11 @@ class ProgressLine:
                 self.close()
 
     @property
+    def active_s(self) -> float:
+        """Seconds of the clock, pauses left out."""
+        return self._clock() - self._paused_s
+
+    @property
     def rate(self) -> float | None:
         """What is done a second, pauses left out; None before the second update."""
         if len(self._marks) < 2:

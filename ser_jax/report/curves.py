@@ -22,7 +22,9 @@ from ser_jax.storage.metrics import Curves, read_curves
 from ser_jax.storage.runs import RunRecord
 from ser_jax.train.finite import SKIPPED
 from ser_jax.train.health import PROBED
-from ser_jax.train.progress import SPEEDS, UNREADABLE
+from ser_jax.train.lost import LOST
+from ser_jax.train.memory import PEAKS
+from ser_jax.train.progress import DATA_WAIT_FRAC, SPEEDS, UNREADABLE
 from ser_jax.train.step import GRAD_NORMS, SCHEDULES
 
 _NUM_COLUMNS = 3
@@ -57,7 +59,8 @@ def declared_metrics() -> list[Metric]:
         declared += objective.metrics
     for regularizer in REGULARIZERS.values():
         declared += regularizer.metrics
-    common = (CLS_STD, *SCHEDULES, *SPEEDS, SKIPPED, UNREADABLE)
+    speeds = (*SPEEDS, DATA_WAIT_FRAC, *LOST, *PEAKS)
+    common = (CLS_STD, *SCHEDULES, *speeds, SKIPPED, UNREADABLE)
     return list(dict.fromkeys([*declared, *common]))
 
 

@@ -25,13 +25,16 @@ from ser_jax.storage.lock import only_writer
 from ser_jax.storage.metrics import MetricWriter, read_metrics
 from ser_jax.storage.summary import read_summary, write_summary
 from ser_jax.train.accounting import account
+from ser_jax.train.chips import chip
 from ser_jax.train.compiled import compile_equiv_grad_norm, compile_train_step
 from ser_jax.train.experiment import Experiment, build
 from ser_jax.train.finite import SKIPPED, check_finite
 from ser_jax.train.health import KNN_ACCURACY, scale_of, watched
+from ser_jax.train.lost import COMPILE, SAVE, START, Lost
+from ser_jax.train.memory import PEAKS, peaks
 from ser_jax.train.overview import overview, parameter_table
 from ser_jax.train.preemption import StopSignal
-from ser_jax.train.progress import UNREADABLE, Progress
+from ser_jax.train.progress import SPEEDS, UNREADABLE, Progress
 from ser_jax.train.resume import Start, restore_or_init
 from ser_jax.train.sharding import check_batch_size, make_mesh
 from ser_jax.train.step import TrainState, TrainStep
@@ -70,6 +73,7 @@ def train(
         OSError: If the workdir cannot be written, is another's (see `only_writer`), or
             the data cannot be read. What was trained until then is saved.
     """
+    started, lost = time.monotonic(), Lost()
     path = as_path(workdir)
     refuse_pattern(path)
     weights = start_weights(config.to_dict(), path)
@@ -100,9 +104,12 @@ def train(
             write_text(path / "parameters.txt", parameter_table(variables))
         if first_step:
             _logger.info("Resuming after step %d.", first_step)
+        lost.add(start.lost_s)
+        lost.add({START.name: time.monotonic() - started})
         programs = None
         if first_step < stop_step:  # ahead, so that the steps compile nothing
-            programs = _compiled(experiment, start.state, mesh)
+            with lost.to(COMPILE):
+                programs = _compiled(experiment, start.state, mesh)
         run = _Run(
             experiment,
             path,
@@ -113,16 +120,21 @@ def train(
             should_stop,
             programs,
             weights,
-            started=time.monotonic() - start.wall_s,  # as if it had run in one go
+            lost,
+            started=started - start.wall_s,  # as if it had run in one go
         )
         while True:
             try:
-                step, images_per_s = run.go_on(start)
+                step, speeds = run.go_on(start)
                 break
             except FloatingPointError as error:
                 failure = str(error)
             # Not before the error is gone, and with it what holds the state.
             start = run.roll_back(start, failure)
+        with lost.to(SAVE):
+            checkpointer.wait()
+    if is_primary and step > first_step:
+        _logger.info("%s", lost)
     if step < stop_step:
         _logger.warning("%s: saved step %d and stopped.", should_stop.name, step)
         return {"stopped_by": should_stop.name, "step": step}
@@ -132,9 +144,7 @@ def train(
     if ended is not None:
         _logger.info("Nothing to do: %s ended at step %d.", path, step)
         return ended
-    wall_s = time.monotonic() - run.started
-    rows = read_metrics(path)
-    summary = _summarise(experiment, step, rows, images_per_s, wall_s, mesh)
+    summary = run.summary(step, read_metrics(path), speeds)
     if start.init:
         summary["init"] = start.init
     write_summary(path, summary, experiment.config)
@@ -147,6 +157,7 @@ class _Run:
 
     Attributes:
         weights: What the encoder starts from, until there is a checkpoint.
+        lost: Seconds that trained nothing.
         started: Of the monotonic clock.
     """
 
@@ -159,10 +170,16 @@ class _Run:
     should_stop: StopSignal
     programs: _Programs | None
     weights: StartWeights | None
+    lost: Lost
     started: float
 
-    def go_on(self, start: Start) -> tuple[int, float | None]:
-        """Trains to the end, or until a signal came; the last step, images a second."""
+    @functools.cached_property
+    def accounting(self) -> dict[str, Any]:
+        """What a step costs."""
+        return account(self.experiment)
+
+    def go_on(self, start: Start) -> tuple[int, dict[str, float]]:
+        """Trains to the end, or until a signal came; the last step, and its speeds."""
         is_primary = jax.process_index() == 0
         writer = MetricWriter(self.path, start_step=start.step, is_primary=is_primary)
         progress = Progress(
@@ -171,13 +188,14 @@ class _Run:
             self.experiment.batch_size,
             log_every_s=30,
             is_primary=is_primary,
+            ideal_s=self._ideal_s() if self.programs else None,
         )
         with contextlib.closing(writer), contextlib.closing(progress):
             if start.step == 0:
                 text = ConfigDict(self.experiment.config)
                 writer.write_text("config", f"```\n{text}\n```")
             if self.programs is None:
-                return start.step, None
+                return start.step, {}
             rows = read_metrics(self.path)
             scale = scale_of(self.experiment, start.state.variables)
             steps = Steps(
@@ -192,12 +210,21 @@ class _Run:
                 self.should_stop,
                 Unreadable(self.source, self.experiment.max_bad_frac),
                 int(max((row.get(SKIPPED.name, 0) for row in rows), default=0)),
+                self.lost,
             )
             if start.step == 0 and self.measure:
-                variables = self.experiment.evaluated(start.state.variables)
-                steps.write(0, self.measure(variables))
+                steps.measure(self.measure)
             with contextlib.closing(self._batches(start)) as loader:
-                return steps.run(loader), progress.images_per_s
+                return steps.run(loader), progress.speeds()
+
+    def _ideal_s(self) -> float | None:
+        """Seconds that all devices at their peak need for an image, if it is known."""
+        sheet = chip(self.mesh.devices.flat[0].device_kind)
+        if sheet is None:
+            return None
+        with self.lost.to(START):  # it takes seconds
+            flops = self.accounting["flops_per_image"]
+        return flops / (sheet.flops * self.mesh.size)
 
     def roll_back(self, start: Start, failure: str) -> Start:
         """Where to go on after numbers that are not finite; raises if it is not to be.
@@ -221,9 +248,14 @@ class _Run:
             "%s Back to step %d, on with another order of the data (%d of %d).",
             *(failure, good or 0, order, divergence.max_rollbacks),
         )
-        return restore_or_init(
-            self.experiment, self.checkpointer, self.source, self.mesh, self.weights
-        )._replace(data_order=order)
+        with self.lost.to(START):
+            return restore_or_init(
+                self.experiment,
+                self.checkpointer,
+                self.source,
+                self.mesh,
+                self.weights,
+            )._replace(data_order=order)
 
     def _save(
         self,
@@ -233,17 +265,50 @@ class _Run:
         state: TrainState,
         scores: dict[str, float],
     ) -> None:
-        check_finite(state, step)
-        meta = {
-            "config": self.experiment.config,
-            "step": step,
-            "seed": self.experiment.seed,
-            "data": self.source.fingerprint,
-            "data_order": data_order,
-            "init": init,
+        with self.lost.to(SAVE):
+            check_finite(state, step)
+            meta = {
+                "config": self.experiment.config,
+                "step": step,
+                "seed": self.experiment.seed,
+                "data": self.source.fingerprint,
+                "data_order": data_order,
+                "init": init,
+                "wall_s": time.monotonic() - self.started,
+                "lost_s": dict(self.lost.seconds),
+            }
+            self.checkpointer.save(step, state, meta, scores)
+
+    def summary(
+        self, step: int, rows: list[dict[str, float]], speeds: dict[str, float]
+    ) -> dict[str, Any]:
+        """What is left to say of a run.
+
+        Args:
+            step: Its last.
+            rows: Its metrics.
+            speeds: Of `SPEEDS`, what is known.
+        """
+        losses = [row["loss"] for row in rows if "loss" in row]
+        knn = KNN_ACCURACY.name
+        accuracies = [row[knn] for row in rows if knn in row]
+        most = peaks(self.mesh.local_devices)
+        return {
+            "loss_first": losses[0] if losses else None,
+            "loss_last": losses[-1] if losses else None,
+            knn: accuracies[-1] if accuracies else None,
+            f"{knn}_untrained": accuracies[0] if accuracies else None,
+            **{metric.name: speeds.get(metric.name) for metric in SPEEDS},
+            **{metric.name: most.get(metric.name) for metric in PEAKS},
             "wall_s": time.monotonic() - self.started,
+            **self.lost.seconds,
+            "steps": step,
+            UNREADABLE.name: max(
+                (row.get(UNREADABLE.name, 0) for row in rows), default=0
+            ),
+            "device": f"{self.mesh.size} x {jax.devices()[0].device_kind}",
+            "accounting": self.accounting,
         }
-        self.checkpointer.save(step, state, meta, scores)
 
     def _batches(self, start: Start) -> Watched:
         experiment = self.experiment
@@ -280,29 +345,3 @@ def _equiv_grad_norm(
     if experiment.learner.regularizer.make_heads() is None:
         return None
     return compile_equiv_grad_norm(experiment, state, mesh)
-
-
-def _summarise(
-    experiment: Experiment,
-    step: int,
-    rows: list[dict[str, float]],
-    images_per_s: float | None,
-    wall_s: float,
-    mesh: Mesh,
-) -> dict[str, Any]:
-    """What is left to say of a run, from its rows of metrics."""
-    losses = [row["loss"] for row in rows if "loss" in row]
-    knn = KNN_ACCURACY.name
-    accuracies = [row[knn] for row in rows if knn in row]
-    return {
-        "loss_first": losses[0] if losses else None,
-        "loss_last": losses[-1] if losses else None,
-        knn: accuracies[-1] if accuracies else None,
-        f"{knn}_untrained": accuracies[0] if accuracies else None,
-        "images_per_s": images_per_s,
-        "wall_s": wall_s,
-        "steps": step,
-        UNREADABLE.name: max((row.get(UNREADABLE.name, 0) for row in rows), default=0),
-        "device": f"{mesh.size} x {jax.devices()[0].device_kind}",
-        "accounting": account(experiment),
-    }

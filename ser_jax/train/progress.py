@@ -1,9 +1,12 @@
-"""How far a run is and how fast it goes, in images; how long it waits for data."""
+"""How far a run is and how fast it goes; how long it waits for data."""
 
+import collections
 import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import TextIO
+
+import numpy as np
 
 from ser_jax.data.progress import ProgressLine
 from ser_jax.methods.metric import Metric, Panel
@@ -11,6 +14,10 @@ from ser_jax.methods.metric import Metric, Panel
 IMAGES_PER_S = Metric(
     "images_per_s", Panel("images per second", starts_at_zero=True), "images"
 )
+_STEP_MS = Panel("milliseconds a step", starts_at_zero=True)
+STEP_MS_P50 = Metric("step_ms_p50", _STEP_MS, "median")
+STEP_MS_P95 = Metric("step_ms_p95", _STEP_MS, "95th percentile")
+MFU = Metric("mfu", Panel("model FLOPs utilization", starts_at_zero=True), "MFU")
 DATA_WAIT_FRAC = Metric(
     "data_wait_frac",
     Panel("fraction of time spent waiting for data", starts_at_zero=True),
@@ -21,9 +28,10 @@ UNREADABLE = Metric(
     Panel("records that could not be read", starts_at_zero=True),
     "left out",
 )
-SPEEDS = (IMAGES_PER_S, DATA_WAIT_FRAC)
+SPEEDS = (IMAGES_PER_S, STEP_MS_P50, STEP_MS_P95, MFU)
 
 _WINDOW_STEPS = 100
+_TIMED_STEPS = 1000
 
 
 class Progress:
@@ -42,6 +50,7 @@ class Progress:
         *,
         log_every_s: float | None = None,
         is_primary: bool = True,
+        ideal_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         """Starts at `start_step`.
@@ -54,9 +63,14 @@ class Progress:
             log_every_s: If the stream is no terminal, seconds between the lines it
                 gets; None: it gets none.
             is_primary: Whether this process writes lines at all.
+            ideal_s: Seconds that all devices at their peak need for an image; None
+                where that is not known.
             clock: Seconds from any origin.
         """
         self._step, self._batch_size = start_step, batch_size
+        self._ideal_s = ideal_s
+        self._last_s: float | None = None
+        self._times_s: collections.deque[float] = collections.deque(maxlen=_TIMED_STEPS)
         self._line = ProgressLine(
             total_steps,
             every_s=log_every_s,
@@ -74,6 +88,10 @@ class Progress:
             metrics: The newest metrics; the line shows `loss`.
         """
         self._step = step
+        now_s = self._line.active_s
+        if self._last_s is not None:
+            self._times_s.append(now_s - self._last_s)
+        self._last_s = now_s
         self._line.update(step, lambda: self._text(metrics or {}))
 
     @property
@@ -81,6 +99,27 @@ class Progress:
         """Images per second of training time; None before the second update."""
         rate = self._line.rate
         return None if rate is None else rate * self._batch_size
+
+    def speeds(self) -> dict[str, float]:
+        """What is known of `SPEEDS`, pauses left out: nothing before the second update.
+
+        Returns:
+            `images_per_s`; `step_ms_p50` and `step_ms_p95`: milliseconds from one
+            update to the next, of the last 1000; `mfu`: the share of the devices' peak
+            FLOP/s that the model's FLOPs take, where `ideal_s` is known.
+        """
+        images_per_s = self.images_per_s
+        if images_per_s is None:
+            return {}
+        p50, p95 = 1000 * np.percentile(self._times_s, (50, 95))
+        found = {
+            IMAGES_PER_S.name: images_per_s,
+            STEP_MS_P50.name: float(p50),
+            STEP_MS_P95.name: float(p95),
+        }
+        if self._ideal_s is not None:
+            found[MFU.name] = images_per_s * self._ideal_s
+        return found
 
     @property
     def eta_s(self) -> float | None:

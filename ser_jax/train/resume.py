@@ -1,6 +1,7 @@
 """Where a run starts: at its newest checkpoint, or at the beginning."""
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ class Start(NamedTuple):
         state: Replicated over the mesh.
         step: Its step.
         wall_s: Seconds already spent on it.
+        lost_s: Of all seconds those that trained nothing, by metric: see `Lost`.
         data_order: Which order of the data it goes on in: how often it was rolled back.
         init: What its encoder started from, see `StartWeights.about`; None: drawn.
     """
@@ -30,6 +32,7 @@ class Start(NamedTuple):
     state: TrainState
     step: int
     wall_s: float
+    lost_s: Mapping[str, float]
     data_order: int
     init: dict[str, Any] | None
 
@@ -74,13 +77,15 @@ def restore_or_init(
         state, meta = restored
         _refuse_contradiction(experiment, source, meta)
         order = meta.get("data_order", 0)  # older versions had one
-        return Start(state, meta["step"], meta["wall_s"], order, meta.get("init"))
-    init = jax.jit(experiment.init_state, out_shardings=sharding)
+        lost_s = meta.get("lost_s", {})  # and did not count this
+        init = meta.get("init")
+        return Start(state, meta["step"], meta["wall_s"], lost_s, order, init)
+    make = jax.jit(experiment.init_state, out_shardings=sharding)
     if weights is None:
-        return Start(init(experiment.init_rng), 0, 0.0, 0, None)
+        return Start(make(experiment.init_rng), 0, 0.0, {}, 0, None)
     variables = jax.device_put(weights.variables, sharding)
-    state = init(experiment.init_rng, variables)
-    return Start(state, 0, 0.0, 0, weights.about)
+    state = make(experiment.init_rng, variables)
+    return Start(state, 0, 0.0, {}, 0, weights.about)
 
 
 def _refuse_contradiction(

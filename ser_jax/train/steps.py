@@ -18,14 +18,10 @@ from ser_jax.storage.checkpoint import NoSpaceError
 from ser_jax.train.experiment import Experiment
 from ser_jax.train.finite import SKIPPED
 from ser_jax.train.health import Write
+from ser_jax.train.lost import PROBE, WAIT, Lost
+from ser_jax.train.memory import peaks
 from ser_jax.train.preemption import StopSignal
-from ser_jax.train.progress import (
-    DATA_WAIT_FRAC,
-    IMAGES_PER_S,
-    UNREADABLE,
-    Progress,
-    Stopwatch,
-)
+from ser_jax.train.progress import DATA_WAIT_FRAC, UNREADABLE, Progress, Stopwatch
 from ser_jax.train.save_clock import SaveClock
 from ser_jax.train.sharding import shard_batch
 from ser_jax.train.step import GRAD_NORM, TrainState, TrainStep
@@ -54,6 +50,7 @@ class Steps:
         should_stop: The signals.
         unreadable: The records that the batches had to do without.
         num_skipped: Updates left out until now.
+        lost: What waiting and probing are added to; saving, by `save`.
     """
 
     experiment: Experiment
@@ -68,6 +65,7 @@ class Steps:
     should_stop: StopSignal
     unreadable: Unreadable
     num_skipped: int = 0
+    lost: Lost = dataclasses.field(default_factory=Lost)
 
     def __post_init__(self) -> None:
         """Begins at the state's step."""
@@ -102,7 +100,7 @@ class Steps:
         """
         try:
             while self._step < self._stop:
-                with self._waiting:
+                with self._waiting, self.lost.to(WAIT):
                     crops = loader.take(self._is_wanted)
                 if crops is None:
                     self._keep({})
@@ -164,10 +162,16 @@ class Steps:
             with self.progress.pause():
                 scores: dict[str, float] = {}
                 if self.probe and probe_due:
-                    scores = self.probe(self.experiment.evaluated(self.state.variables))
-                    self.write(step, scores)
+                    scores = self.measure(self.probe)
                 self._keep(scores)
         return stop
+
+    def measure(self, probe: Probe) -> dict[str, float]:
+        """What the probe says of the state; written as a row."""
+        with self.lost.to(PROBE):
+            scores = probe(self.experiment.evaluated(self.state.variables))
+        self.write(self._step, scores)
+        return scores
 
     def _keep(self, scores: dict[str, float]) -> None:
         self._record()  # nothing is saved before its loss is known
@@ -187,8 +191,8 @@ class Steps:
         self.progress.update(step, values)
         if log:
             values[DATA_WAIT_FRAC.name] = self._waiting.fraction()
-            if self.progress.images_per_s is not None:  # unknown before the second step
-                values[IMAGES_PER_S.name] = self.progress.images_per_s
+            values |= self.progress.speeds() | self.lost.seconds
+            values |= peaks(self.mesh.local_devices)
             if self.unreadable.indices:
                 values[UNREADABLE.name] = len(self.unreadable.indices)
             self.write(step, values)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 
 import jax
 import numpy as np
@@ -29,8 +30,9 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from ser_jax import main
 from ser_jax.storage.metrics import read_metrics
+from ser_jax.train import chips, sharding, steps
 from ser_jax.train import loop as train
-from ser_jax.train import sharding, steps
+from ser_jax.train.lost import LOST
 
 pytestmark = pytest.mark.slow
 
@@ -174,6 +176,7 @@ def test_what_a_run_leaves_behind(uninterrupted):
         *("loss", "loss_inv", "loss_equiv", "grad_norm", "grad_norm_equiv", "lr"),
         *("ema_momentum", "embedding_std", "contrastive_accuracy", "data_wait_frac"),
         *("equiv_weight", "grad_norm_block_01", "grad_norm_block_02"),
+        *("lost_s_start", "lost_s_wait", "lost_s_probe", "peak_host_memory_gb"),
     }
     for row in rows:
         if "loss" in row:
@@ -187,9 +190,10 @@ def test_what_a_run_leaves_behind(uninterrupted):
     stored = json.loads((workdir / "summary.json").read_text())
     for key in (
         *("loss_first", "loss_last", "knn_accuracy", "knn_accuracy_untrained"),
-        *("images_per_s", "wall_s", "steps", "config"),
+        *("images_per_s", "wall_s", "steps", "config", "mfu", "peak_memory_gb"),
     ):
         assert key in stored
+    assert 0 < stored["step_ms_p50"] <= stored["step_ms_p95"]
     assert stored["steps"] == 4 and stored["loss_last"] == summary["loss_last"]
     assert stored["config"]["objective"]["name"] == "moco_v3"
     parameters = (workdir / "parameters.txt").read_text()
@@ -222,6 +226,28 @@ def test_nothing_compiles_between_the_first_step_and_the_last(
         jax.monitoring.unregister_event_duration_listener(listen)
     # Saving the last step compiles its checksums.
     assert compiled and not set(compiled) - {0, 6}
+
+
+def test_what_is_lost_adds_up_over_the_parts_of_a_run(config, tmp_path, monkeypatch):
+    """Red if a part forgets those before it, or a loss is no part of the whole."""
+    sheet = chips.Chip(flops=1e9, bandwidth=1.0)
+    monkeypatch.setattr(train, "chip", lambda kind: sheet)
+
+    def slow(variables):
+        time.sleep(0.2)
+        return {"knn_accuracy": 0.5}
+
+    before = run(config, tmp_path, 2, lambda *_: slow)  # before it and after it
+    assert before["lost_s_probe"] > 0.4
+    after = run(config, tmp_path, 4, probe=None)
+    lost = [metric.name for metric in LOST]
+    assert all(after[name] >= before[name] >= 0 for name in lost)
+    assert after["lost_s_start"] > 0 and after["lost_s_save"] > before["lost_s_save"]
+    assert before["wall_s"] + sum(after[x] - before[x] for x in lost) < after["wall_s"]
+    assert 0 < sum(after[name] for name in lost) < after["wall_s"]
+    flops = after["accounting"]["flops_per_image"]
+    share = flops * after["images_per_s"] / (8 * sheet.flops)
+    assert after["mfu"] == pytest.approx(share)
 
 
 def test_a_finished_run_is_left_alone(config, uninterrupted):

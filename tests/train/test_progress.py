@@ -39,6 +39,23 @@ def test_speed_leaves_out_the_compiling_step_and_pauses():
     assert progress.eta_s == pytest.approx(85 * 0.5)
 
 
+def test_times_of_steps_leave_out_the_first_and_pauses():
+    """Red if compilation or a probe is a slow step."""
+    clock = Clock()
+    progress = Progress(500, 0, 32, io.StringIO(), ideal_s=0.001, clock=clock)
+    run(progress, clock, [1], 60.0)
+    assert progress.speeds() == {}
+    run(progress, clock, [2, 3], 0.1)
+    with progress.pause():
+        clock.now += 1000.0
+    run(progress, clock, [4], 0.5)
+    speeds = progress.speeds()
+    assert speeds["step_ms_p50"] == pytest.approx(100.0)
+    assert speeds["step_ms_p95"] == pytest.approx(100.0 + 0.9 * 400.0)
+    assert speeds["images_per_s"] == pytest.approx(3 * 32 / 0.7)
+    assert speeds["mfu"] == pytest.approx(speeds["images_per_s"] * 0.001)
+
+
 def test_speed_follows_a_change():
     clock = Clock()
     progress = Progress(1000, 0, 8, io.StringIO(), clock=clock)
