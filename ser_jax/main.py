@@ -23,16 +23,18 @@ from ser_jax.storage.summary import final_table
 from ser_jax.train.dry_run import dry_run
 from ser_jax.train.loop import train
 from ser_jax.train.preemption import exit_status
+from ser_jax.train.profile import steps_of
 
 _EXAMPLE = "python -m ser_jax.main --config=configs/digits_ser.py --workdir=/tmp/digits"
 
 
-def run(config: ConfigDict, workdir: PathLike) -> int:
+def run(config: ConfigDict, workdir: PathLike, profile: range = range(0)) -> int:
     """Trains, watched by the k-NN probe; draws the curves and prints the table.
 
     Args:
         config: The experiment.
         workdir: Folder for all of it.
+        profile: Steps to trace.
 
     Returns:
         Exit status of the program: 0 of a finished run, else as `exit_status` has it.
@@ -40,7 +42,7 @@ def run(config: ConfigDict, workdir: PathLike) -> int:
     Raises:
         ValueError: As `train` does, and its other errors.
     """
-    summary = train(config, workdir, probe=make_probe)
+    summary = train(config, workdir, probe=make_probe, profile=profile)
     if "stopped_by" in summary:
         return exit_status(summary["stopped_by"])
     if not summary:  # another process has it
@@ -59,9 +61,22 @@ def _define_flags() -> None:
         None,
         "Folder for checkpoints and results; resumes from what is there.",
     )
+    flags.DEFINE_string(
+        "profile", None, "START:STOP: trace these steps, to the workdir's profile/."
+    )
     flags.DEFINE_bool(
         "dry_run", False, "Say what would be trained and whether it fits, and end."
     )
+
+
+def _profile() -> range:
+    text = flags.FLAGS.profile
+    if text is None:
+        return range(0)
+    try:
+        return steps_of(text)
+    except ValueError as error:
+        command_line.fail(f"{error}")
 
 
 def main(argv: list[str]) -> None:
@@ -71,13 +86,14 @@ def main(argv: list[str]) -> None:
     config, workdir = command_line.CONFIG.value, flags.FLAGS.workdir
     if workdir is None and not flags.FLAGS.dry_run:
         command_line.fail(f"--workdir is missing. For example: {_EXAMPLE}")
+    profile = _profile()
     command_line.log_own_messages()
     command_line.start_jax()
     if flags.FLAGS.dry_run:
         about, fits = command_line.run_or_fail(dry_run, config, workdir or "none")
         print(about)
         sys.exit(0 if fits else 1)
-    sys.exit(command_line.run_or_fail(run, config, workdir))
+    sys.exit(command_line.run_or_fail(run, config, workdir, profile))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,10 @@ DIGITS = "--config=configs/digits_ser.py"
         ([DIGITS, "--workdir=/tmp/x", "train"], "unexpected argument 'train'"),
         ([DIGITS, "--wrkdir=/tmp/x"], "wrkdir"),
         (
+            [DIGITS, "--workdir=/tmp/x", "--profile=9:3"],
+            "expected --profile=START:STOP",
+        ),
+        (
             ["--config=configs/moco_v3.py:equimodd", "--workdir=/tmp/x"],
             "error: no preset is called 'equimodd'. Did you mean 'equimod'",
         ),

@@ -34,6 +34,7 @@ from ser_jax.train.lost import COMPILE, SAVE, START, Lost
 from ser_jax.train.memory import PEAKS, peaks
 from ser_jax.train.overview import overview, parameter_table
 from ser_jax.train.preemption import StopSignal
+from ser_jax.train.profile import Profile, still_to_come
 from ser_jax.train.progress import SPEEDS, UNREADABLE, Progress
 from ser_jax.train.resume import Start, restore_or_init
 from ser_jax.train.sharding import check_batch_size, make_mesh
@@ -50,7 +51,11 @@ _logger = logging.getLogger(__name__)
 
 
 def train(
-    config: ConfigDict, workdir: PathLike, *, probe: MakeProbe | None = None
+    config: ConfigDict,
+    workdir: PathLike,
+    *,
+    probe: MakeProbe | None = None,
+    profile: range = range(0),
 ) -> dict[str, Any]:
     """Trains to the end, or from where the workdir's newest checkpoint left off.
 
@@ -59,6 +64,7 @@ def train(
         workdir: Folder for checkpoints, metrics and the summary.
         probe: Makes what measures the encoder now and then, or None where it cannot be
             measured; without it nothing is measured.
+        profile: Steps that the first process traces, to the workdir's `profile`.
 
     Returns:
         The summary that is also written to `summary.json`; {} on all processes but the
@@ -67,7 +73,8 @@ def train(
 
     Raises:
         ValueError: If the config is refused, or contradicts the workdir's checkpoint,
-            or the workdir has a name that checkpoints cannot have.
+            or the workdir has a name that checkpoints cannot have, or `profile` begins
+            after the run's end.
         FloatingPointError: If the loss, the gradient or a weight is not finite, and
             `config.divergence` does not say otherwise.
         OSError: If the workdir cannot be written, is another's (see `only_writer`), or
@@ -106,6 +113,7 @@ def train(
             _logger.info("Resuming after step %d.", first_step)
         lost.add(start.lost_s)
         lost.add({START.name: time.monotonic() - started})
+        traced = still_to_come(profile, first_step, stop_step)
         programs = None
         if first_step < stop_step:  # ahead, so that the steps compile nothing
             with lost.to(COMPILE):
@@ -121,6 +129,7 @@ def train(
             programs,
             weights,
             lost,
+            Profile(path / "profile", traced if is_primary else range(0)),
             started=started - start.wall_s,  # as if it had run in one go
         )
         while True:
@@ -171,6 +180,7 @@ class _Run:
     programs: _Programs | None
     weights: StartWeights | None
     lost: Lost
+    profile: Profile
     started: float
 
     @functools.cached_property
@@ -211,10 +221,12 @@ class _Run:
                 Unreadable(self.source, self.experiment.max_bad_frac),
                 int(max((row.get(SKIPPED.name, 0) for row in rows), default=0)),
                 self.lost,
+                self.profile,
             )
             if start.step == 0 and self.measure:
                 steps.measure(self.measure)
-            with contextlib.closing(self._batches(start)) as loader:
+            batches = contextlib.closing(self._batches(start))
+            with contextlib.closing(self.profile), batches as loader:
                 return steps.run(loader), progress.speeds()
 
     def _ideal_s(self) -> float | None:

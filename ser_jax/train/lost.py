@@ -4,6 +4,8 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 
+import jax
+
 from ser_jax.methods.metric import Metric, Panel
 
 _PANEL = Panel("seconds lost", starts_at_zero=True, is_noisy=False)
@@ -51,7 +53,8 @@ class Lost:
         """
         started = self._clock()
         try:
-            yield
+            with jax.profiler.TraceAnnotation(what.label):  # seen in a trace
+                yield
         finally:
             self.add({what.name: self._clock() - started})
 

@@ -21,6 +21,7 @@ from ser_jax.train.health import Write
 from ser_jax.train.lost import PROBE, WAIT, Lost
 from ser_jax.train.memory import peaks
 from ser_jax.train.preemption import StopSignal
+from ser_jax.train.profile import Profile
 from ser_jax.train.progress import DATA_WAIT_FRAC, UNREADABLE, Progress, Stopwatch
 from ser_jax.train.save_clock import SaveClock
 from ser_jax.train.sharding import shard_batch
@@ -51,6 +52,7 @@ class Steps:
         unreadable: The records that the batches had to do without.
         num_skipped: Updates left out until now.
         lost: What waiting and probing are added to; saving, by `save`.
+        profile: Traces some of the steps.
     """
 
     experiment: Experiment
@@ -66,6 +68,7 @@ class Steps:
     unreadable: Unreadable
     num_skipped: int = 0
     lost: Lost = dataclasses.field(default_factory=Lost)
+    profile: Profile = dataclasses.field(default_factory=Profile)
 
     def __post_init__(self) -> None:
         """Begins at the state's step."""
@@ -100,6 +103,8 @@ class Steps:
         """
         try:
             while self._step < self._stop:
+                if self.profile.begins(self._step + 1):
+                    self._between_steps(self.profile.start)
                 with self._waiting, self.lost.to(WAIT):
                     crops = loader.take(self._is_wanted)
                 if crops is None:
@@ -149,6 +154,13 @@ class Steps:
         # Fetching step n - 1 only now, with n under way, keeps the device busy.
         self._record()
         self._pending = (step, measured | metrics, log)
+        if self.profile.ends(step):
+            self._between_steps(self.profile.stop)
+
+    def _between_steps(self, do: Callable[[], None]) -> None:
+        self._record()  # of the newest step: it is done
+        with self.progress.pause():
+            do()
 
     def _is_over(self) -> bool:
         """Probes and saves what is due; whether a signal ends the run here."""

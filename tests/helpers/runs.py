@@ -60,10 +60,10 @@ def losses(workdir):
     return {r["step"]: r["loss"] for r in read_metrics(workdir) if "loss" in r}
 
 
-def run(config, workdir, steps, probe=make_probe):
+def run(config, workdir, steps, probe=make_probe, profile=range(0)):
     """Trains until after so many steps; gives the summary."""
     config.max_steps = steps
-    return loop.train(config, str(workdir), probe=probe)
+    return loop.train(config, str(workdir), probe=probe, profile=profile)
 
 
 def once_for_equals(function):

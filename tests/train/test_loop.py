@@ -39,13 +39,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, data_dir):
-    """Four steps in one go: workdir, final state, losses by step."""
+    """Four steps in one go, two of them traced: workdir, state, losses, summary."""
     workdir = tmp_path_factory.mktemp("uninterrupted")
     config = tiny_config()
     config.dataset.data_dir = data_dir
     config.log_every_steps, config.checkpoint.every_steps = 1, 2
     config.optimizer.warmup_epochs = 0.0
-    summary = run(config, workdir, 4)
+    summary = run(config, workdir, 4, profile=range(2, 4))
     state, step = final_state(config, workdir)
     assert step == 4
     return workdir, state, losses(workdir), summary
@@ -201,6 +201,17 @@ def test_what_a_run_leaves_behind(uninterrupted):
     events = event_accumulator.EventAccumulator(str(next(workdir.rglob("*tfevents*"))))
     events.Reload()
     assert [e.step for e in events.Scalars("loss")] == [1, 2, 3, 4]
+
+
+def test_the_trace_holds_the_steps_that_were_asked_for(uninterrupted):
+    """Red if there is none, or one of other steps or of what lies beside them."""
+    (file,) = (uninterrupted[0] / "profile").rglob("*.xplane.pb")
+    planes = jax.profiler.ProfileData.from_file(str(file)).planes
+    events = [e for plane in planes for line in plane.lines for e in line.events]
+    steps = [dict(e.stats)["step_num"] for e in events if e.name == "train"]
+    assert steps == [2, 3]
+    names = {event.name for event in events}
+    assert "waiting for data" in names and "probing" not in names
 
 
 def test_nothing_compiles_between_the_first_step_and_the_last(
