@@ -38,8 +38,8 @@ def choose(places: Sequence[Place], given: Given) -> Chosen:
         The encoder: the layout's default if no role is given.
 
     Raises:
-        UnreadableError: If no layout fits, the given one does not, or it is not clear
-            which encoder is meant.
+        UnreadableError: If the given layout does not fit, or it is not clear which
+            encoder is meant.
     """
     layout = _layout(places, given.layout)
     found: dict[str, Place] = {}
@@ -66,15 +66,10 @@ def _layout(places: Sequence[Place], name: str | None) -> Layout:
             f"layout is one of {', '.join(by_name)}, not {shown(name)}"
         )
     fitting = [x for x in LAYOUTS if any(x.role(place) for place in places)]
-    where = ", ".join(place.where for place in places)
-    if not fitting:
-        raise UnreadableError(
-            f"has an encoder at {where}, where no layout that is known has one; save "
-            "its keys without a prefix"
-        )
     if name is None:
         return fitting[0]
     if by_name[name] not in fitting:
+        where = ", ".join(place.where for place in places)
         raise UnreadableError(
             f"has no encoder of layout {name}: that at {where} is of "
             f"{' or '.join(x.name for x in fitting)}"

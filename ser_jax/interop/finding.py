@@ -17,9 +17,15 @@ _MOST_LISTED = 6
 _PROOFS = {
     "embeddings.patch_embeddings.projection.weight": "hf",
     "patch_embed.proj.weight": "vit",
+    "conv_proj.weight": "torchvision_vit",
+    "patch_embed.projection.weight": "mmlab_vit",
     "layer1.0.conv1.weight": "resnet",
     "4.0.conv1.weight": "sequential",
 }
+# Parts of a key that compilation, sharding and recomputation put in.
+_WRAPPERS = frozenset(
+    ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+)
 # Keys of models of which the proof of a family is another.
 _RELATED = {
     r"patch_embed\.proj\.\d+\.": "a patch embedding of several convolutions",
@@ -35,7 +41,7 @@ class Place:
     Attributes:
         path: Names of the dictionaries that lead to its own.
         prefix: What its keys begin with there.
-        family: "vit", "hf", "resnet" or "sequential".
+        family: "vit", "hf", "torchvision_vit", "mmlab_vit", "resnet" or "sequential".
         keys: Its tensors, the prefix cut off.
         neighbours: The other keys of the dictionary.
         content: All of the file.
@@ -75,6 +81,11 @@ class Place:
         """The prefix without the `module.` of distributed training."""
         return self.prefix.removeprefix("module.")
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether it is all that the file has, under no name."""
+        return not self.path and not self.module_prefix
+
     def argument(self, name: str) -> Any:
         """What the file's training arguments say.
 
@@ -108,7 +119,7 @@ def find_places(
         At least one, in the file's order.
 
     Raises:
-        UnreadableError: If there is none.
+        UnreadableError: If there is none, or a name is there twice.
     """
     places = []
     for path, tensors in _containers(content, (), set()):
@@ -129,17 +140,32 @@ def find_places(
 def _containers(
     node: Any, path: tuple[str, ...], done: set[int]
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """Dictionaries that hold tensors, each once, but for an optimizer's."""
+    """Dictionaries that hold tensors, each once, but for an optimizer's.
+
+    Raises:
+        UnreadableError: If two of one's tensors have one name.
+    """
     if not isinstance(node, dict) or id(node) in done or len(path) > _MOST_DEPTH:
         return
     done.add(id(node))
     named = {name: value for name, value in node.items() if isinstance(name, str)}
-    tensors = {k: v for k, v in named.items() if isinstance(v, Tensor)}
+    tensors: dict[str, Tensor] = {}
+    for name, value in named.items():
+        if isinstance(value, Tensor):
+            key = _unwrapped(name)
+            if key in tensors:
+                raise UnreadableError(f"has {shown(key)} with and without a wrapper")
+            tensors[key] = value
     if tensors:
         yield path, tensors
     for name, value in named.items():
         if not name.startswith("optimizer"):
             yield from _containers(value, (*path, name), done)
+
+
+def _unwrapped(key: str) -> str:
+    """A key without the names of wrappers."""
+    return ".".join(part for part in key.split(".") if part not in _WRAPPERS)
 
 
 def _prefixes(tensors: Mapping[str, Tensor]) -> list[tuple[str, str]]:

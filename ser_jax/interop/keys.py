@@ -11,7 +11,8 @@ from ser_jax.interop.finding import Place
 
 # Not the encoder's: heads, projectors, masks, MAE's decoder, counters.
 _IGNORED = re.compile(
-    r"(head|fc|linear|pooler)\..*|(decoder_|projector).*|mask_token|masked_embed"
+    r"(heads?|fc|linear|pooler)\..*|(decoder_|projector).*|mask_token|masked_embed"
+    r"|(projection_head|prototypes|predictor)\..*"
     r"|embeddings\.mask_token|(.*\.)?num_batches_tracked"
 )
 # Keys of models that the package does not have -> what they are.

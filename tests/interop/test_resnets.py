@@ -133,9 +133,12 @@ def test_other_spellings_are_the_same(content):
         (("backbone.", "student_backbone."), (), "lightly", "teacher", ("student",)),
         (("backbone.", "teacher_backbone."), (), "lightly", "online", ("teacher",)),
         (("backbone.", "key_backbone."), (), "lightly", "online", ("momentum",)),
+        (("backbone.", "backbone_momentum."), (), "lightly", "online", ("momentum",)),
+        (("backbone.vit.",), ("projection_head.w",), "lightly", "online", ()),
         (("backbone.",), ("projection_head.w",), "lightly", "online", ()),
         (("backbone.", "momentum_backbone."), (), "solo", "online", ("momentum",)),
         (("backbone.",), ("classifier.w",), "solo", "online", ()),
+        (("encoder.", "momentum_encoder."), (), "solo", "online", ("momentum",)),
         (("module.encoder_q.", "module.encoder_k."), (), "moco", "base", ("momentum",)),
     ],
 )

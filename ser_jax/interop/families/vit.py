@@ -1,4 +1,4 @@
-"""Vision transformers, under timm's names or Hugging Face's."""
+"""Vision transformers, under the names of several libraries."""
 
 import math
 import re
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ser_jax.interop.families.found import FoundViT
+from ser_jax.interop.families.vit_names import Names, names_of
 from ser_jax.interop.files.refused import UnreadableError
 from ser_jax.interop.finding import Place
 from ser_jax.interop.keys import Keys
@@ -15,28 +16,6 @@ from ser_jax.models.outputs import BLOCKS, FINAL_NORM, PATCH_EMBED
 from ser_jax.models.pos_embed import sincos_table
 
 _SINCOS_TOLERANCE = 1e-5
-# timm's names -> Hugging Face's.
-_OUTER = {
-    "patch_embed.proj": "embeddings.patch_embeddings.projection",
-    "cls_token": "embeddings.cls_token",
-    "pos_embed": "embeddings.position_embeddings",
-    "norm": "layernorm",
-}
-_SELF = "attention.attention"
-_PARTS = {
-    "attn.q": f"{_SELF}.query",
-    "attn.k": f"{_SELF}.key",
-    "attn.v": f"{_SELF}.value",
-    "attn.proj": "attention.output.dense",
-    "ls1.gamma": "layer_scale1.lambda1",
-    "ls2.gamma": "layer_scale2.lambda1",
-}
-_VIT = {
-    "norm1": "layernorm_before",
-    "norm2": "layernorm_after",
-    "mlp.fc1": "intermediate.dense",
-    "mlp.fc2": "output.dense",
-}
 
 
 def read_vit(place: Place) -> FoundViT:
@@ -52,8 +31,9 @@ def read_vit(place: Place) -> FoundViT:
         UnreadableError: If it is a model that the package does not have, or an array is
             missing, misshapen, no float or not finite.
     """
-    begins = _block_prefixes(place)
-    keys = Keys(place, _spelling(place, begins))
+    names = names_of(place)
+    begins = _block_prefixes(place, names.block)
+    keys = Keys(place, _spelling(names, begins))
     depth = len(begins)
     width, patch_size = _patches(keys)
     hidden = _hidden(keys, width)
@@ -91,13 +71,8 @@ def read_vit(place: Place) -> FoundViT:
     )
 
 
-def _block_prefixes(place: Place) -> list[str]:
-    """What the keys of each block begin with: of DINOv2's chunks, too."""
-    pattern = (
-        r"encoder\.layer\.(\d+)\."
-        if place.family == "hf"
-        else (r"blocks\.(?:\d+\.)?(\d+)\.")
-    )
+def _block_prefixes(place: Place, pattern: str) -> list[str]:
+    """What the keys of each block begin with."""
     found: dict[int, str] = {}
     for key in place.keys:
         if match := re.match(pattern, key):
@@ -114,13 +89,8 @@ def _block_prefixes(place: Place) -> list[str]:
     return [found[i] for i in range(depth)]
 
 
-def _spelling(place: Place, begins: list[str]) -> Callable[[str], str]:
+def _spelling(names: Names, begins: list[str]) -> Callable[[str], str]:
     """From timm's names of arrays to the file's."""
-    outer: Mapping[str, str] = {}
-    parts: Mapping[str, str] = {}
-    if place.family == "hf":
-        dinov2 = any(".layer_scale1." in key for key in place.keys)
-        outer, parts = _OUTER, _PARTS if dinov2 else _PARTS | _VIT
 
     def translate(name: str, table: Mapping[str, str]) -> str:
         stem, _, leaf = name.rpartition(".")
@@ -128,8 +98,8 @@ def _spelling(place: Place, begins: list[str]) -> Callable[[str], str]:
 
     def spell(name: str) -> str:
         if match := re.match(r"blocks\.(\d+)\.(.*)", name):
-            return begins[int(match[1])] + translate(match[2], parts)
-        return translate(name, outer)
+            return begins[int(match[1])] + translate(match[2], names.parts)
+        return translate(name, names.outer)
 
     return spell
 

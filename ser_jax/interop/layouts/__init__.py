@@ -4,7 +4,7 @@ from ser_jax.interop.layouts.barlow import BarlowTwins
 from ser_jax.interop.layouts.base import Layout
 from ser_jax.interop.layouts.dino import DINO, DINOFull, DINOPart
 from ser_jax.interop.layouts.dinov2 import DINOv2, DINOv2Training
-from ser_jax.interop.layouts.flat import DeiTLike, TimmOrDINO, Torchvision
+from ser_jax.interop.layouts.flat import DeiTLike, Other, TimmOrDINO, Torchvision
 from ser_jax.interop.layouts.hf import HuggingFace
 from ser_jax.interop.layouts.lightly import Lightly
 from ser_jax.interop.layouts.mmlab import MMLab
@@ -38,4 +38,5 @@ LAYOUTS: tuple[Layout, ...] = (
     TimmOrDINO(),
     Timm(),
     DINO(),
+    Other(),
 )

@@ -26,8 +26,9 @@ class DINOPart(Layout):
 
     def role(self, place: Place) -> str | None:
         """By prefix and neighbours."""
-        alone = place.prefix == "backbone." and not place.path
-        has_head = any(key.startswith("head.") for key in place.neighbours)
+        alone = place.module_prefix == "backbone." and not place.path
+        head = place.prefix.replace("backbone.", "head.")
+        has_head = any(key.startswith(head) for key in place.neighbours)
         return "online" if alone and has_head else None
 
 
@@ -39,5 +40,5 @@ class DINO(Layout):
 
     def role(self, place: Place) -> str | None:
         """A flat file's, without any prefix."""
-        flat = place.family == "vit" and not place.path and not place.prefix
+        flat = place.family == "vit" and place.is_flat
         return "online" if flat else None

@@ -31,5 +31,5 @@ class DINOv2(Layout):
     def role(self, place: Place) -> str | None:
         """A flat file's, by two of its keys."""
         marks = {"blocks.0.ls1.gamma", "mask_token"} <= place.keys.keys()
-        flat = place.family == "vit" and not place.path and not place.prefix
+        flat = place.family == "vit" and place.is_flat
         return "online" if flat and marks else None

@@ -11,6 +11,7 @@ _OTHERS = {
     "student_backbone.": "student",
     "teacher_backbone.": "teacher",
     "key_backbone.": "momentum",
+    "backbone_momentum.": "momentum",
 }
 
 
@@ -27,9 +28,10 @@ class Lightly(Layout):
         """By prefix and neighbours."""
         beside = "|".join(map(re.escape, _OTHERS))
         beside = rf"{beside}|projection_head\.|online_classifier\."
-        if place.prefix in _OTHERS:
-            return _OTHERS[place.prefix]
-        if place.prefix != "backbone." or not (
+        prefix = place.prefix.removesuffix("vit.")  # its masked ViT's own
+        if prefix in _OTHERS:
+            return _OTHERS[prefix]
+        if prefix != "backbone." or not (
             place.family == "sequential"
             or any(".shortcut.0." in key for key in place.keys)
             or any(re.match(beside, key) for key in place.neighbours)

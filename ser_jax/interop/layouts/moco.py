@@ -17,6 +17,8 @@ class MoCoV3(Layout):
     def role(self, place: Place) -> str | None:
         """By its prefix."""
         prefixes = {"base_encoder.": "base", "momentum_encoder.": "momentum"}
+        if "pytorch-lightning_version" in place.content:  # solo-learn's, when it began
+            return None
         return prefixes.get(place.module_prefix)
 
     def num_heads(self, place: Place, found: FoundViT) -> Answer | None:

@@ -27,7 +27,7 @@ class SEROnMoCo(Layout):
 
     def role(self, place: Place) -> str | None:
         """By the dictionary's name."""
-        return None if place.prefix else in_path(place, *self.roles)
+        return None if place.module_prefix else in_path(place, *self.roles)
 
 
 class SEROnBarlow(Layout):
@@ -38,8 +38,8 @@ class SEROnBarlow(Layout):
 
     def role(self, place: Place) -> str | None:
         """By the dictionary's name and `norm_equiv`."""
-        fits = in_path(place, "model") and not place.prefix and place.has_norm_equiv
-        return "online" if fits else None
+        alone = in_path(place, "model") and not place.module_prefix
+        return "online" if alone and place.has_norm_equiv else None
 
 
 class SERFlat(Layout):
@@ -50,5 +50,4 @@ class SERFlat(Layout):
 
     def role(self, place: Place) -> str | None:
         """A flat file's, by `norm_equiv`."""
-        flat = not place.path and not place.prefix and place.has_norm_equiv
-        return "online" if flat else None
+        return "online" if place.is_flat and place.has_norm_equiv else None

@@ -30,7 +30,7 @@ _HARMLESS: Mapping[str, tuple[Any, ...] | None] = {
 
 
 class TimmTraining(Layout):
-    """`state_dict`, perhaps `state_dict_ema`, without a prefix."""
+    """`state_dict` with `version`, or with `state_dict_ema`, without a prefix."""
 
     name, about = "timm_training", "timm's training"
     roles = ("ema", "online")
@@ -38,9 +38,13 @@ class TimmTraining(Layout):
     normalization = None
 
     def role(self, place: Place) -> str | None:
-        """By the dictionary's name."""
+        """By the dictionary's name and its neighbours."""
         names = {"state_dict": "online", "state_dict_ema": "ema"}
-        return None if place.prefix else names.get(place.path[-1] if place.path else "")
+        if place.prefix or place.content.keys().isdisjoint(
+            ("version", "state_dict_ema")
+        ):
+            return None
+        return names.get(place.path[-1] if place.path else "")
 
 
 class Timm(Layout):
@@ -52,8 +56,8 @@ class Timm(Layout):
 
     def role(self, place: Place) -> str | None:
         """A flat file's."""
-        flat = not place.path and not place.prefix and place.family != "hf"
-        return "online" if flat else None
+        timms = place.is_resnet or place.family == "vit"
+        return "online" if place.is_flat and timms else None
 
 
 class TimmFolder(Timm):
