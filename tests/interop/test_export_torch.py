@@ -19,22 +19,24 @@ from helpers.outgoing import (
 
 from ser_jax.interop.export.write import export
 from ser_jax.models.resnet import ResNet
+from ser_jax.models.vit import ViT
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-5
+FULL_SIZE_TOLERANCE = 1.1e-4  # float32 through twelve blocks
 RESNETS = {
     "resnet18": ResNet((2, 2, 2, 2), "basic", 32),
     "unnamed": ResNet((1, 1, 2, 1), "bottleneck", 32),
 }
 
 
-def loaded(module, to, folder, monkeypatch):
-    weights = variables(module)
+def loaded(module, to, folder, monkeypatch, weights=None):
+    weights = variables(module) if weights is None else weights
     export(module, weights, MEAN, STD, folder, to=to, about=ABOUT)
     left = run_card(folder, monkeypatch)
-    out = jax.device_get(module.apply(weights, images(module)))
+    out = jax.device_get(jax.jit(module.apply)(weights, images(module)))
     return left["model"], torch.from_numpy(images(module).transpose(0, 3, 1, 2)), out
 
 
@@ -73,6 +75,26 @@ def test_transformers_gives_the_encoders_features(name, tmp_path, monkeypatch):
     (array,) = processor(pixels, return_tensors="np")["pixel_values"]
     wanted = (pixels / 255 - MEAN) / STD
     assert np.abs(array.transpose(1, 2, 0) - wanted).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("library", ["timm", "transformers"])
+def test_a_vit_s_16_of_full_size(library, tmp_path, monkeypatch):
+    pytest.importorskip(library)
+    module = ViT(384, 12, num_heads=6, patch_size=16, image_size=224)
+    rng = np.random.default_rng(0)
+    weights = jax.tree.map(
+        lambda x: (x + 0.02 * rng.standard_normal(x.shape)).astype(np.float32),
+        jax.device_get(module.init(jax.random.key(0), images(module, batch=1))),
+    )
+    to = {"timm": "timm", "transformers": "hf"}[library]
+    model, x, out = loaded(module, to, tmp_path / "out", monkeypatch, weights)
+    with torch.no_grad():
+        if library == "timm":
+            tokens = model.forward_features(x).numpy()
+        else:
+            tokens = model(x).last_hidden_state.numpy()
+    assert np.abs(tokens[:, 0] - out.cls).max() <= FULL_SIZE_TOLERANCE
+    assert np.abs(tokens[:, 1:] - out.tokens).max() <= FULL_SIZE_TOLERANCE
 
 
 def test_transformers_sees_a_large_image_as_evaluation_does(tmp_path):
