@@ -89,6 +89,13 @@ def test_sizes_and_guesses(tmp_path):
             {"layer2.0.conv1.weight": np.ones((4, 1, 3, 3), "f4")},
             "1 input channel.*ResNeXt",
         ),
+        (
+            dict.fromkeys(
+                ("layer1.0.conv1.weight", "layer1.0.conv2.weight"),
+                np.ones((4, 2, 3, 3), "f4"),
+            ),
+            "2 input channel.* of 4: ResNeXt",
+        ),
         ({"layer2.0.conv1.weight": np.ones((8, 2, 3, 3), "f4")}, "8 output .*Wide"),
         ({"conv1.weight": np.ones((2, 3, 5, 5), "f4")}, "another stem"),
         ({"conv1.bias": np.ones(2, "f4")}, "'conv1.bias'"),

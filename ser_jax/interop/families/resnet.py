@@ -14,10 +14,10 @@ from ser_jax.models.resnet_blocks import EXPANSION
 
 _STEM_SIDES = (3, 7)
 # Axis of a kernel -> what it counts, and which models have another number.
-_WIDTHS = (
-    (1, "input", "ResNeXt or the like"),
-    (0, "output", "a Wide ResNet or the like"),
-)
+_WIDTHS = {
+    1: ("input", "ResNeXt or the like"),
+    0: ("output", "a Wide ResNet or the like"),
+}
 _FIRST_STAGE = 4  # of a Sequential: 2 and 3 are ReLU and pool
 
 
@@ -37,6 +37,7 @@ def read_resnet(place: Place) -> FoundResNet:
     sizes = _stage_sizes(place)
     keys = Keys(place, _spelling(place))
     num_filters, side = _stem(keys)
+    _refuse_groups(keys)
     block = "bottleneck" if keys.has("layer1.0.conv3.weight") else "basic"
     params: dict[str, Any] = {}
     stats: dict[str, Any] = {}
@@ -133,14 +134,26 @@ def _stem(keys: Keys) -> tuple[int, int]:
     return shape[0], shape[2]
 
 
+def _refuse_groups(keys: Keys) -> None:
+    """Refuses a ResNeXt as what it is: its other convolutions are wider as well."""
+    name = "layer1.0.conv2.weight"
+    shape = keys.shape(name)
+    if len(shape) == 4:
+        _check_width(keys, name, 1, shape[0])
+
+
+def _check_width(keys: Keys, name: str, axis: int, expected: int) -> None:
+    found, (what, model) = keys.shape(name)[axis], _WIDTHS[axis]
+    if found != expected:
+        raise UnreadableError(
+            f"{keys.named(name)} has {found} {what} channel(s) in place of {expected}: "
+            f"{model}, which the package does not have"
+        )
+
+
 def _kernel(keys: Keys, name: str, *shape: int) -> np.ndarray:
     """A convolution's kernel `[h, w, in, out]`."""
-    found = keys.shape(name)
-    if len(found) == 4:
-        for axis, what, model in _WIDTHS:
-            if found[axis] != shape[axis]:
-                raise UnreadableError(
-                    f"{keys.named(name)} has {found[axis]} {what} channel(s) in place "
-                    f"of {shape[axis]}: {model}, which the package does not have"
-                )
+    if len(keys.shape(name)) == 4:
+        for axis in _WIDTHS:
+            _check_width(keys, name, axis, shape[axis])
     return keys.take(name, *shape).transpose(2, 3, 1, 0)
