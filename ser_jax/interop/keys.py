@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from ser_jax.interop.files.refused import UnreadableError, shown
@@ -78,6 +79,14 @@ class Keys:
         if not self.has(name):
             raise UnreadableError(f"{self.named(name)} is missing")
         return self.place.keys[self.spell(name)].shape
+
+    def precision(self, name: str) -> float:
+        """The step between 1 and the next number of an array's type.
+
+        Args:
+            name: The family's name of it: a float.
+        """
+        return float(jnp.finfo(self.place.keys[self.spell(name)].dtype).eps)
 
     def take(self, name: str, *shape: int) -> np.ndarray:
         """An array.

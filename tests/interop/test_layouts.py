@@ -57,6 +57,12 @@ def test_heads_are_guessed_aloud(read, width, sincos, heads):
     assert f"guessed     num_heads: {heads}, " in found.describe()
 
 
+def test_positions_of_moco_v3_are_known_in_half_precision(read):
+    half = {k: x.astype(np.float16) for k, x in vit(384, 1, sincos=True).items()}
+    found = read(half)
+    assert found.is_sincos and found.module.num_heads == 12
+
+
 def test_heads_are_asked(read):
     odd, even = vit(width=8), vit(384, depth=1, hidden=8)
     with pytest.raises(RefusedFileError, match="heads at width 8.*give --num_heads"):
@@ -267,6 +273,9 @@ def test_hugging_face(read):
     found = read(hugging_face(), config=HF, preprocessor=about)
     assert (found.layout, found.module.norm_eps, found.mean) == ("hf", 1e-12, HALF[0])
     assert found.module.resample == "hf"
+    about["do_normalize"] = False
+    found = read(hugging_face(), config=HF, preprocessor=about)
+    assert (found.mean, found.std) == ((0, 0, 0), (1, 1, 1))
     dinov2 = HF | {"model_type": "dinov2", "mlp_ratio": 2}
     assert read(hugging_face(), config=dinov2).module.norm_eps == 1e-6
     same = read(vit(), given=Given(num_heads=2))

@@ -114,13 +114,21 @@ def test_refused(content, change, message):
 def test_other_spellings_are_the_same(content):
     arrays = resnet()
 
-    def sequential(name):
-        first, _, rest = name.partition(".")
-        names = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5"}
-        return f"{names[first]}.{rest}"
+    def sequential(first_stage):
+        stages = {f"layer{i}": f"{first_stage + i - 1}" for i in (1, 2)}
+        names = {"conv1": "0", "bn1": "1"} | stages
+
+        def spell(name):
+            first, _, rest = name.partition(".")
+            return f"{names[first]}.{rest}"
+
+        return spell
 
     expected = read_resnet(find_places(content(arrays), keeps_paths=False)[0])
-    for spell in (sequential, lambda name: name.replace("downsample", "shortcut")):
+    for spell in (
+        *map(sequential, (3, 4)),  # without a pool before the stages, and with one
+        lambda name: name.replace("downsample", "shortcut"),
+    ):
         spelled = {spell(name): array for name, array in arrays.items()}
         (place,) = find_places(content(spelled), keeps_paths=False)
         found = read_resnet(place)

@@ -1,5 +1,6 @@
 """Residual networks, under torchvision's names or as a Sequential."""
 
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,6 @@ _WIDTHS = {
     1: ("input", "ResNeXt or the like"),
     0: ("output", "a Wide ResNet or the like"),
 }
-_FIRST_STAGE = 4  # of a Sequential: 2 and 3 are ReLU and pool
 
 
 def read_resnet(place: Place) -> FoundResNet:
@@ -89,7 +89,7 @@ def _stage_sizes(place: Place) -> tuple[int, ...]:
     """Blocks in each stage."""
     sequential = place.family == "sequential"
     pattern = r"(\d+)\.(\d+)\.conv1\." if sequential else r"layer(\d+)\.(\d+)\."
-    first = _FIRST_STAGE if sequential else 1
+    first = _first_stage(place) if sequential else 1
     found: dict[int, set[int]] = {}
     for key in place.keys:
         if match := re.match(pattern, key):
@@ -104,9 +104,15 @@ def _stage_sizes(place: Place) -> tuple[int, ...]:
     return tuple(len(found[stage]) for stage in sorted(found))
 
 
+def _first_stage(place: Place) -> int:
+    """Number of a Sequential's first stage: ReLU and pool may stand before it."""
+    return next(i for i in itertools.count(2) if f"{i}.0.conv1.weight" in place.keys)
+
+
 def _spelling(place: Place) -> Callable[[str], str]:
     """From torchvision's names of arrays to the file's."""
     sequential = place.family == "sequential"
+    before = _first_stage(place) - 1 if sequential else 0
     shortcut = any(".shortcut.0." in key for key in place.keys)
 
     def spell(name: str) -> str:
@@ -116,7 +122,7 @@ def _spelling(place: Place) -> Callable[[str], str]:
             return name
         first, _, rest = name.partition(".")
         if first.startswith("layer"):
-            first = str(int(first.removeprefix("layer")) + _FIRST_STAGE - 1)
+            first = str(int(first.removeprefix("layer")) + before)
         return f"{ {'conv1': '0', 'bn1': '1'}.get(first, first) }.{rest}".strip()
 
     return spell

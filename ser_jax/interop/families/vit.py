@@ -55,7 +55,7 @@ def read_vit(place: Place) -> FoundViT:
     is_sincos = width % 4 == 0 and (cls_entry is None or not np.any(cls_entry))
     if is_sincos:
         off = np.abs(table - sincos_table(side, width)).max()
-        is_sincos = bool(off <= _SINCOS_TOLERANCE)
+        is_sincos = bool(off <= max(_SINCOS_TOLERANCE, keys.precision("pos_embed")))
     return FoundViT(
         width,
         depth,

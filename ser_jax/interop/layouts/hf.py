@@ -48,6 +48,8 @@ class HuggingFace(Layout):
     def normalize(self, place: Place, found: FoundViT | FoundResNet) -> Answer | None:
         """What preprocessor_config.json says."""
         about = place.preprocessor or {}
+        if about.get("do_normalize") is False:
+            return Answer(((0.0,) * 3, (1.0,) * 3), "preprocessor_config.json")
         if "image_mean" not in about or "image_std" not in about:
             return None
         mean, std = (
