@@ -147,6 +147,7 @@ def test_other_spellings_are_the_same(content):
     [
         (("backbone.", "student_backbone."), (), "lightly", "teacher", ("student",)),
         (("backbone.", "teacher_backbone."), (), "lightly", "online", ("teacher",)),
+        (("backbone.", "query_backbone."), (), "lightly", "teacher", ("student",)),
         (("backbone.", "key_backbone."), (), "lightly", "online", ("momentum",)),
         (("backbone.", "backbone_momentum."), (), "lightly", "online", ("momentum",)),
         (("backbone.vit.",), ("projection_head.w",), "lightly", "online", ()),

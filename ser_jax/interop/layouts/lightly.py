@@ -9,6 +9,7 @@ from ser_jax.interop.layouts.base import Layout
 
 _OTHERS = {
     "student_backbone.": "student",
+    "query_backbone.": "student",
     "teacher_backbone.": "teacher",
     "key_backbone.": "momentum",
     "backbone_momentum.": "momentum",
@@ -18,7 +19,8 @@ _OTHERS = {
 class Lightly(Layout):
     """`backbone.*`: a Sequential, or beside heads or backbones of lightly's names.
 
-    It is the teacher beside `student_backbone.*`, else the online network.
+    It is the teacher beside `student_backbone.*` or MoCo v2's `query_backbone.*`: it
+    follows these, and lightly evaluates it. Else it is the online network.
     """
 
     name, about = "lightly", "lightly"
@@ -37,8 +39,9 @@ class Lightly(Layout):
             or any(re.match(beside, key) for key in place.neighbours)
         ):
             return None
-        student = any(key.startswith("student_") for key in place.neighbours)
-        return "teacher" if student else "online"
+        student = ("student_", "query_")
+        follows = any(key.startswith(student) for key in place.neighbours)
+        return "teacher" if follows else "online"
 
     def normalize(self, place: Place, found: FoundViT | FoundResNet) -> Answer | None:
         """ImageNet's, but for CIFAR's stem: there it differs."""
