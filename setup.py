@@ -69,6 +69,9 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        # Buckets, gs:// and s3://.
+        "gcs": ["gcsfs>=2024.6"],
+        "s3": ["s3fs>=2024.6"],
         "detection": ["faster-coco-eval>=1.8"],
         # What reads exported folders, for the tests that compare with it.
         "interop": [
@@ -79,12 +82,17 @@ setup(
         "onnx": ["onnx>=1.17"],
         "test": [
             "faster-coco-eval>=1.8",
+            "flask>=3.0",  # moto serves s3:// with it
+            "flask-cors>=5.0",
+            "gcsfs>=2024.6",
+            "moto[s3]>=5.0",
             "mypy>=1.13",
             "onnx>=1.17",
             "onnxruntime>=1.20",
             "pytest>=8.0",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
+            "s3fs>=2024.6",
             "tensorboard>=2.18",  # reads the event files that runs write
         ],
         "tpu": ["jax[tpu]>=0.10"],

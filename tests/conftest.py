@@ -19,6 +19,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import zlib
 
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     # XLA's newer code generator for CPUs takes three times as long to compile, and
@@ -159,3 +160,28 @@ def figures(monkeypatch):
         ),
     )
     return saved
+
+
+@pytest.fixture(scope="session")
+def bucket_server():
+    """Buckets served here; the clients of all schemes are told of it."""
+    from helpers.bucket import serving  # few tests need it
+
+    with serving(page_size=5) as server:
+        os.environ |= {
+            "STORAGE_EMULATOR_HOST": server.url,
+            "TENSORSTORE_GCS_HTTP_URL": server.url,
+            "CLOUD_STORAGE_EMULATOR_ENDPOINT": server.url,
+            "GOOGLE_AUTH_TOKEN_FOR_TESTING": "x",
+            "NO_GCE_CHECK": "true",  # no credentials are looked for
+        }
+        yield server
+
+
+@pytest.fixture
+def bucket(bucket_server, request):
+    """Name of an empty bucket."""
+    name = f"bucket-{zlib.crc32(request.node.nodeid.encode())}"
+    for key in bucket_server.names(f"{name}/"):
+        del bucket_server.objects[key]
+    return name

@@ -7,7 +7,7 @@ from etils import epath
 
 from ser_jax.interop.files.read import WeightsFile, read_weights_file
 from ser_jax.interop.files.refused import RefusedFileError
-from ser_jax.storage.files import PathLike, as_path, read_json
+from ser_jax.storage.files import PathLike, local_path, read_json
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
@@ -41,7 +41,7 @@ def open_source(path: PathLike) -> Source:
             its settings are no JSON.
         OSError: If it is not there or cannot be read.
     """
-    folder = as_path(path)
+    folder = local_path(path)
     if not folder.is_dir():
         return Source(read_weights_file(folder))
     name = next((name for name in _WEIGHTS if (folder / name).is_file()), None)

@@ -1,7 +1,8 @@
 """Files that are there whole or not at all, and what a path is.
 
 Every file that a program replaces is written through here, so there is one spelling of
-what a killed one leaves behind: `.NAME.partial`, which nothing reads.
+what a killed one leaves behind: `.NAME.partial`, which nothing reads. In a bucket
+(`storage.bucket`) that is nothing.
 """
 
 import contextlib
@@ -10,37 +11,64 @@ import json
 import logging
 import math
 import os
+import posixpath
 import shutil
+import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from etils import epath
 
-PathLike = str | os.PathLike[str]
+from ser_jax.storage import bucket
+from ser_jax.storage.bucket import PathLike
 
 _logger = logging.getLogger(__name__)
 _told: set[str] = set()
 
 
 def as_path(path: PathLike) -> epath.Path:
-    """The absolute path that a user means.
+    """The absolute path that a user means: the one place that turns text into paths.
 
     Args:
-        path: What was given, "~" allowed.
+        path: What was given: of this machine, "~" allowed, or in a bucket ("gs://b/a").
 
     Returns:
         The path.
 
     Raises:
-        ValueError: If it names a bucket.
+        ValueError: If it is in a bucket that cannot be read here; says what to install.
     """
-    scheme, separator, _ = os.fspath(path).partition("://")
-    if separator:
-        raise ValueError(
-            f"expected a path of this machine's file system, got {os.fspath(path)!r}: "
-            f"{scheme}:// is not supported yet. Mount the bucket and give its folder."
-        )
+    if bucket.scheme_of(path):
+        return bucket.bucket_path(path)
     return epath.Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def local_path(path: PathLike) -> epath.Path:
+    """The same, of what is read where it lies: many small files, parts of large ones.
+
+    Args:
+        path: What was given.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If it is in a bucket.
+    """
+    if bucket.scheme_of(path):
+        raise ValueError(
+            f"expected a path of this machine, got {os.fspath(path)!r}: this is not "
+            "read from a bucket. Copy it to a disk first and give that path"
+        )
+    return as_path(path)
+
+
+def is_within(path: PathLike, folder: PathLike) -> bool:
+    """Whether a file lies below a folder, links and ".." followed."""
+    name, root = os.fspath(path), os.fspath(folder)
+    follow = posixpath.normpath if bucket.scheme_of(path) else os.path.realpath
+    return epath.Path(follow(name)).is_relative_to(follow(root))
 
 
 def num_bytes(path: PathLike) -> int:
@@ -53,6 +81,8 @@ def num_bytes(path: PathLike) -> int:
         Bytes. (`epath.Path.stat` asks for the owner's name, too, which in containers
         need not exist.)
     """
+    if bucket.scheme_of(path):
+        return bucket.client(path).size(os.fspath(path))
     return os.stat(path).st_size
 
 
@@ -88,6 +118,12 @@ def whole_file(path: PathLike) -> Iterator[IO[bytes]]:
         OSError: If it cannot be written; names the file.
     """
     target = epath.Path(path)
+    if bucket.scheme_of(target):
+        with tempfile.NamedTemporaryFile() as stream:
+            yield stream
+            stream.flush()
+            bucket.upload(stream.name, target)
+        return
     partial = target.with_name(f".{target.name}.partial")
     try:
         with partial.open("wb") as stream:
@@ -102,8 +138,33 @@ def whole_file(path: PathLike) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
+def growing_file(path: PathLike) -> Iterator[IO[bytes]]:
+    """A binary stream to a new file, which has a number, as programs want it.
+
+    Args:
+        path: The file; replaced. In a bucket it is there when the block ends.
+
+    Yields:
+        The stream.
+    """
+    target = epath.Path(path)
+    if bucket.scheme_of(target):
+        with tempfile.NamedTemporaryFile() as stream:
+            try:
+                yield stream
+            finally:
+                bucket.upload(stream.name, target)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as stream:
+        yield stream
+
+
+@contextlib.contextmanager
 def whole_folder(path: PathLike) -> Iterator[epath.Path]:
     """A folder that appears with all its files when the block ends without an error.
+
+    In a bucket one file appears after the other.
 
     Args:
         path: The folder; absent or empty, so that nothing is replaced.
@@ -121,6 +182,11 @@ def whole_folder(path: PathLike) -> Iterator[epath.Path]:
             f"expected no folder {target}, or an empty one; there is something in it: "
             "give another, or remove it."
         )
+    if bucket.scheme_of(target):
+        with tempfile.TemporaryDirectory() as scratch:
+            yield epath.Path(scratch)
+            bucket.upload_folder(scratch, target)
+        return
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
     try:
@@ -130,6 +196,39 @@ def whole_folder(path: PathLike) -> Iterator[epath.Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def move(source: epath.Path, target: epath.Path) -> None:
+    """Gives a file or folder another name in the same place.
+
+    Args:
+        source: What is there.
+        target: Its new name; nothing is there yet.
+    """
+    if bucket.scheme_of(source):
+        bucket.move(source, target)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+
+
+def refuse_unwritable(folder: PathLike) -> None:
+    """Raises if nothing can be written to a folder, which is made if absent.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        OSError: If so.
+    """
+    path = epath.Path(folder)
+    if bucket.scheme_of(path):
+        probe = path / f".{uuid.uuid4()}.partial"
+        probe.write_bytes(b"")
+        probe.unlink()
+    else:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
 
 
 def write_text(path: PathLike, text: str) -> epath.Path:

@@ -1,6 +1,7 @@
 """Files are whole or not there; paths are what the user meant."""
 
 import errno
+import importlib.util
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import pytest
 
 from ser_jax.storage.files import (
     as_path,
+    local_path,
     matching,
     parse_object,
     whole_file,
@@ -60,14 +62,36 @@ def test_paths_are_absolute_and_home_is_known(tmp_path, monkeypatch):
     assert as_path(tmp_path) == as_path(str(tmp_path))
 
 
-@pytest.mark.parametrize("path", ["gs://bucket/run", "s3://bucket", "file:///run"])
-def test_a_bucket_is_refused_and_no_folder_of_its_name_made(
-    path, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("path", "missing", "message"),
+    [
+        ("gs://bucket/run", "gcsfs", r"pip install 'ser_jax\[gcs\]'"),
+        ("s3://bucket", "s3fs", r"pip install 'ser_jax\[s3\]'"),
+        ("file:///run", "", "this machine, gs:// or s3://"),
+        ("gs:///run", "", "name a bucket"),
+    ],
+)
+def test_what_cannot_be_read_here_is_refused_and_no_folder_of_its_name_made(
+    path, missing, message, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="not supported yet. Mount the bucket"):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: None if name == missing else find(name),
+    )
+    with pytest.raises(ValueError, match=message):
         as_path(path)
     assert not os.listdir(tmp_path)
+
+
+def test_paths_in_buckets_are_whole_urls():
+    path = as_path("gs://bucket/runs/../run")
+    assert os.fspath(path / "a") == "gs://bucket/run/a"
+    assert as_path(path) == path
+    with pytest.raises(ValueError, match="Copy it to a disk"):
+        local_path(path)
 
 
 def test_brackets_in_a_folders_name_are_no_pattern(tmp_path):

@@ -17,7 +17,7 @@ from ser_jax.evaluate.detection.annotations import (
 from ser_jax.evaluate.detection.files import open_files
 from ser_jax.evaluate.detection.split import Categories, CocoSplit
 from ser_jax.evaluate.detection.tfds_coco import find_prepared, open_prepared
-from ser_jax.storage.files import PathLike, as_path, matching
+from ser_jax.storage.files import PathLike, local_path, matching
 
 _NAMED = 5
 
@@ -47,7 +47,7 @@ def open_coco(
         ValueError: If a json is not COCO's, the two disagree on a class, or one has no
             boxes that can be used; names the file.
     """
-    root = as_path(folder)
+    root = local_path(folder)
     if not root.is_dir():
         raise FileNotFoundError(
             f"no folder {root}, expected one with annotations/instances_{train}.json "
@@ -133,7 +133,7 @@ def _slice(split: str, count: int, flag: str) -> slice:
 
 def _places_of_json(root: epath.Path, split: str) -> list[epath.Path]:
     if split.endswith(".json"):
-        return [root / split, as_path(split)]
+        return [root / split, local_path(split)]
     return [
         root / "annotations" / f"instances_{split}.json",
         root / "annotations" / f"{split}.json",

@@ -38,7 +38,7 @@ from ser_jax.evaluate.robustness.published import (
 )
 from ser_jax.evaluate.subject import Subject
 from ser_jax.evaluate.task import Task, no_labels
-from ser_jax.storage.files import as_path
+from ser_jax.storage.files import local_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +125,7 @@ def evaluate_corruptions(
         if source.num_classes is None:
             raise ValueError(f"{source.name!r} has no classes to tell apart.")
         corrupted = open_corrupted(
-            as_path(folder), source.num_classes, source.class_names
+            local_path(folder), source.num_classes, source.class_names
         )
         names, clean = corrupted.corruptions, source
 
@@ -201,7 +201,7 @@ def _obstacle(subject: Subject, options: CorruptionOptions) -> str | None:
         return not_generated(subject, "--corrupted=DIR")
     train = subject.data.train
     try:
-        folder = as_path(options.corrupted)
+        folder = local_path(options.corrupted)
         open_corrupted(folder, subject.data.num_classes, train.class_names)
     except (ValueError, OSError) as error:
         return str(error)

@@ -39,7 +39,7 @@ from ser_jax.evaluate.robustness.metrics import (
 )
 from ser_jax.evaluate.subject import Subject
 from ser_jax.evaluate.task import Task, no_labels
-from ser_jax.storage.files import as_path
+from ser_jax.storage.files import as_path, local_path
 
 _CLIPS_PER_PASS = 1000  # logits of 31 frames each over 1000 classes take 124 MB
 
@@ -86,7 +86,7 @@ def evaluate_perturbations(
     if folder is None:
         open_clips = _generated(source.subset(num_images), image_size, seed)
     else:
-        root = as_path(folder)
+        root = local_path(folder)
         places = open_perturbed(root, source)
         open_clips = {
             name: functools.partial(published_clips, *place, size_px=image_size)
@@ -208,7 +208,7 @@ def _obstacle(subject: Subject, options: PerturbationOptions) -> str | None:
             return why
     try:
         if options.perturbed is not None:
-            open_perturbed(as_path(options.perturbed), subject.data.train)
+            open_perturbed(local_path(options.perturbed), subject.data.train)
         normalizers = _flip_normalizers(options)
     except (ValueError, OSError) as error:
         return str(error)

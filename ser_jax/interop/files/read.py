@@ -12,7 +12,7 @@ from ser_jax.interop.files.refused import RefusedFileError, UnreadableError, sho
 from ser_jax.interop.files.safetensors import read_safetensors
 from ser_jax.interop.files.torch_legacy import is_legacy, read_legacy
 from ser_jax.interop.files.torch_zip import read_torch_zip
-from ser_jax.storage.files import PathLike, as_path, num_bytes
+from ser_jax.storage.files import PathLike, local_path, num_bytes
 
 _HEAD_BYTES = 512  # a tar says so at 257
 _NOT_WEIGHTS = (
@@ -72,7 +72,7 @@ def read_weights_file(path: PathLike) -> WeightsFile:
         OSError: If it is not there or cannot be read.
         ValueError: If the path is no path of this machine.
     """
-    file = os.fspath(as_path(path))
+    file = os.fspath(local_path(path))
     size = _size(file)
     try:
         with open(file, "rb") as stream:
