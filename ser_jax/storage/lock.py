@@ -7,9 +7,11 @@ import fcntl
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from ser_jax.storage.bucket import scheme_of
 from ser_jax.storage.files import PathLike, as_path
+from ser_jax.storage.lease import lease
 
 _logger = logging.getLogger(__name__)
 
@@ -17,23 +19,30 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
-def only_writer(folder: PathLike, *, wait: bool = False) -> Iterator[None]:
+def only_writer(
+    folder: PathLike, *, wait: bool = False
+) -> Iterator[Callable[[], None]]:
     """A block in which no other process enters a block like it on the same folder.
 
-    The system drops the lock when its holder ends, however that ends.
+    The system drops the lock when its holder ends, however that ends; in a bucket it
+    is `storage.lease`.
 
     Args:
         folder: Made if absent; the lock is its file `.lock`.
         wait: Until another process has left its block, instead of raising.
 
     Yields:
-        Nothing.
+        What raises an OSError if the lock is another's by now.
 
     Raises:
         OSError: If another process is in such a block, naming it; or if the folder
             cannot be written to.
     """
     path = as_path(folder)
+    if scheme_of(path):
+        with lease(path, wait=wait) as check:
+            yield check
+        return
     try:
         path.mkdir(parents=True, exist_ok=True)
         stream = open(path / ".lock", "a+")
@@ -65,4 +74,4 @@ def only_writer(folder: PathLike, *, wait: bool = False) -> Iterator[None]:
         now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
         stream.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n")
         stream.flush()
-        yield
+        yield lambda: None
