@@ -14,7 +14,6 @@ import logging
 import math
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
@@ -23,7 +22,14 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from ser_jax.storage.files import PathLike, as_path, matching
+from ser_jax.storage.bucket import scheme_of
+from ser_jax.storage.files import (
+    PathLike,
+    as_path,
+    matching,
+    move,
+    refuse_unwritable,
+)
 from ser_jax.storage.manifest import write_manifest
 from ser_jax.storage.reader import SavedState, read_meta
 from ser_jax.storage.record import DamagedCheckpointError, Record, check_shardings
@@ -37,19 +43,25 @@ class NoSpaceError(OSError):
     """A checkpoint could not be written for lack of space; those before are there."""
 
 
-def refuse_pattern(directory: PathLike) -> None:
-    """Raises if what is saved in a directory could not be read again.
+def refuse_unusable(directory: PathLike) -> None:
+    """Raises if checkpoints could not be saved in a directory, or not be read again.
 
     Orbax looks for the parts of a checkpoint with patterns, in which the directory's
-    own name is one, too.
+    own name is one, too; and of buckets it knows `gs://` alone.
 
     Args:
         directory: Where checkpoints are to go.
 
     Raises:
-        ValueError: If its path holds one of `*?[`.
+        ValueError: If its path holds one of `*?[`, or is in a bucket of `s3://`.
     """
     path = str(as_path(directory))
+    if scheme_of(path) == "s3":
+        raise ValueError(
+            f"expected a path of this machine or gs://, got {path!r}: Orbax, which "
+            "saves the checkpoints, does not write to s3://. Train into a disk that "
+            "all hosts share; data, results and reports may be on s3://"
+        )
     if glob.has_magic(path):
         raise ValueError(
             f"expected a folder without *, ? or [ in its path, got {path!r}: "
@@ -94,8 +106,7 @@ class Checkpointer:
         if keep_every_steps is not None:
             self._policies.append(checkpoint_managers.EveryNSteps(keep_every_steps))
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self._directory).close()
+            refuse_unwritable(self._directory)
         except OSError as error:
             raise OSError(
                 f"cannot write checkpoints to {self._directory} ({error}); give a "
@@ -125,12 +136,14 @@ class Checkpointer:
                 self._score(step, Record.read(self._directory / str(step) / "meta"))
 
     def _list_files(self) -> None:
-        if jax.process_index() == 0:
-            # Complete, but not yet under its own name: the list appears with it.
-            (unnamed,) = matching(
-                self._directory, f"{self._saving}.orbax-checkpoint-tmp*"
-            )
-            write_manifest(unnamed)
+        if jax.process_index():
+            return
+        if scheme_of(self._directory):  # What makes it a checkpoint comes after this.
+            write_manifest(self._directory / str(self._saving))
+            return
+        # Complete, but not yet under its own name: the list appears with it.
+        (unnamed,) = matching(self._directory, f"{self._saving}.orbax-checkpoint-tmp*")
+        write_manifest(unnamed)
 
     def _score(self, step: int, record: Record) -> None:
         if self._best_metric is None or not record.metrics:
@@ -232,8 +245,7 @@ class Checkpointer:
             path = self._directory / str(step)
             target = self._directory / "damaged" / f"{step}-{now}"
             if jax.process_index() == 0:
-                target.parent.mkdir(exist_ok=True)
-                path.rename(target)
+                move(path, target)
             _logger.warning(
                 f"Checkpoint {path} is damaged ({reason}). It is kept as "
                 f"{target}; step {instead} is used instead."
@@ -274,7 +286,7 @@ class Checkpointer:
             yield
         except Exception as error:  # of any type: tensorstore's, Orbax's, Python's
             found = _NO_SPACE.search(str(error))
-            if not found:
+            if not found or scheme_of(self._directory):
                 raise
             last = self._whole_steps()
             free = shutil.disk_usage(self._directory).free

@@ -1,14 +1,17 @@
 """A list of a checkpoint's files, to tell whether they are still what was written.
 
 The checksums of the arrays notice every change that reaches a value. This list also
-notices those that do not yet: a byte in a part of a file that nothing points to.
+notices those that do not yet: a byte in a part of a file that nothing points to. Of a
+bucket it has the objects' own checksums, so that nothing is read for it.
 """
 
 import json
 import zlib
+from typing import Any
 
 from etils import epath
 
+from ser_jax.storage.bucket import checksums, scheme_of
 from ser_jax.storage.files import whole_file
 
 _NAME = "files.json"
@@ -16,7 +19,7 @@ _CHUNK_BYTES = 1 << 24
 
 
 def write_manifest(checkpoint: epath.Path) -> None:
-    """Writes size and CRC-32 of every file of a complete checkpoint beside them.
+    """Writes size and checksum of every file of a complete checkpoint beside them.
 
     Args:
         checkpoint: Its directory.
@@ -45,12 +48,19 @@ def check_manifest(checkpoint: epath.Path) -> None:
     for name in sorted(listed.keys() | found.keys()):
         if listed.get(name) != found.get(name):
             raise ValueError(
-                f"file {name} changed on disk: expected size and CRC-32 "
+                f"file {name} changed on disk: expected size and checksum "
                 f"{listed.get(name, 'none')}, found {found.get(name, 'none')}"
             )
 
 
-def _describe(checkpoint: epath.Path) -> dict[str, list[int]]:
+def _describe(checkpoint: epath.Path) -> dict[str, list[Any]]:
+    """Path -> size and CRC-32; in a bucket, what `checksums` says."""
+    if scheme_of(checkpoint):
+        return {
+            name: about
+            for name, about in checksums(checkpoint).items()
+            if name.startswith(("state/", "meta/"))
+        }
     files = (
         folder / name
         for item in ("state", "meta")

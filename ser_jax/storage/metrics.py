@@ -10,7 +10,9 @@ import numpy as np
 from etils import epath
 from tensorboardX import SummaryWriter
 
+from ser_jax.storage.bucket import scheme_of
 from ser_jax.storage.files import PathLike, parse_object, warn_once, whole_file
+from ser_jax.storage.uploads import Uploads
 
 Curves = dict[str, np.ndarray]  # Metric to its finite (step, value) pairs, `[n, 2]`.
 
@@ -20,6 +22,8 @@ _LAST_STEP = 2**53  # as far as a float can count
 
 class MetricWriter:
     """Writes one JSON object per line, at once, and TensorBoard events within 30 s.
+
+    In a bucket both are there within 30 s, or when `flush` returns.
 
     A line holds `step`, `wall_time` (seconds since 1970) and the metrics. JSON has no
     number for NaN and infinity: they are written as null.
@@ -45,23 +49,28 @@ class MetricWriter:
         if not is_primary:
             return
         folder = epath.Path(workdir)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / METRICS_FILE
+        self._uploads = Uploads(folder) if scheme_of(folder) else None
+        here = self._uploads.folder if self._uploads else folder
+        here.mkdir(parents=True, exist_ok=True)
+        path = here / METRICS_FILE
         # A fresh start also forgets step 0, which an aborted run may have written.
         kept = [
-            row for row in _read_rows(path) if row["step"] <= start_step and start_step
+            row
+            for row in _read_rows(folder / METRICS_FILE)
+            if row["step"] <= start_step and start_step
         ]
         with whole_file(path) as stream:
             stream.write("".join(json.dumps(row) + "\n" for row in kept).encode())
         self._file = path.open("a", encoding="utf-8")
         self._events = SummaryWriter(
-            str(folder),
+            str(here),
             purge_step=start_step + 1 if start_step else 0,
             max_queue=1000,
             flush_secs=30,
             # Its own name has the second alone: a quick restart would write over it.
             filename_suffix=f".from_step_{start_step}",
         )
+        self.flush()
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes one row.
@@ -97,11 +106,19 @@ class MetricWriter:
             return
         self._events.add_text(name, text, 0)
 
+    def flush(self) -> None:
+        """Returns when all rows and events are in the bucket, if it is one."""
+        if self._is_primary and self._uploads:
+            self._events.flush()
+            self._uploads.now()
+
     def close(self) -> None:
         """Writes what is still in memory and closes the files."""
         if self._is_primary:
             self._file.close()
             self._events.close()
+            if self._uploads:
+                self._uploads.close()
 
 
 def read_metrics(workdir: PathLike) -> list[dict[str, float]]:

@@ -63,7 +63,7 @@ def read_runs(paths: Sequence[PathLike]) -> list[RunRecord]:
     Raises:
         ValueError: If one is given twice, or one is no run.
     """
-    resolved = [as_path(path).resolve() for path in paths]
+    resolved = [as_path(path) for path in paths]
     for path in resolved:
         if resolved.count(path) > 1:
             raise ValueError(f"{path} is given twice; name each run once.")

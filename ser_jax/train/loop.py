@@ -19,7 +19,7 @@ from ser_jax.data.sources import Source, open_source
 from ser_jax.data.unreadable import Unreadable
 from ser_jax.data.watched import Watched
 from ser_jax.methods.metric import Metrics
-from ser_jax.storage.checkpoint import Checkpointer, refuse_pattern
+from ser_jax.storage.checkpoint import Checkpointer, refuse_unusable
 from ser_jax.storage.files import PathLike, as_path, write_text
 from ser_jax.storage.lock import only_writer
 from ser_jax.storage.metrics import MetricWriter, read_metrics
@@ -82,7 +82,7 @@ def train(
     """
     started, lost = time.monotonic(), Lost()
     path = as_path(workdir)
-    refuse_pattern(path)
+    refuse_unusable(path)
     weights = start_weights(config.to_dict(), path)
     dataset = config.dataset
     source = open_source(dataset.name, dataset.train_split, dataset.data_dir)
@@ -94,7 +94,9 @@ def train(
     stop_step = experiment.resolved.stop_step
     with (
         StopSignal() as should_stop,
-        only_writer(path) if is_primary else contextlib.nullcontext(),
+        (
+            only_writer(path) if is_primary else contextlib.nullcontext(lambda: None)
+        ) as check_lock,
         Checkpointer(
             path / "checkpoints",
             keep_latest=config.checkpoint.keep_latest,
@@ -126,6 +128,7 @@ def train(
             checkpointer,
             measure,
             should_stop,
+            check_lock,
             programs,
             weights,
             lost,
@@ -167,6 +170,7 @@ class _Run:
     Attributes:
         weights: What the encoder starts from, until there is a checkpoint.
         lost: Seconds that trained nothing.
+        check_lock: Raises if the workdir is another's by now.
         started: Of the monotonic clock.
     """
 
@@ -177,6 +181,7 @@ class _Run:
     checkpointer: Checkpointer
     measure: Probe | None
     should_stop: StopSignal
+    check_lock: Callable[[], None]
     programs: _Programs | None
     weights: StartWeights | None
     lost: Lost
@@ -216,7 +221,7 @@ class _Run:
                 self.measure,
                 watched(writer.write_scalars, scale, rows),
                 progress,
-                functools.partial(self._save, start.data_order, start.init),
+                functools.partial(self._save, start.data_order, start.init, writer),
                 self.should_stop,
                 Unreadable(self.source, self.experiment.max_bad_frac),
                 int(max((row.get(SKIPPED.name, 0) for row in rows), default=0)),
@@ -273,12 +278,15 @@ class _Run:
         self,
         data_order: int,
         init: dict[str, Any] | None,
+        writer: MetricWriter,
         step: int,
         state: TrainState,
         scores: dict[str, float],
     ) -> None:
         with self.lost.to(SAVE):
             check_finite(state, step)
+            self.check_lock()
+            writer.flush()  # who goes on from this step finds its rows
             meta = {
                 "config": self.experiment.config,
                 "step": step,

@@ -23,7 +23,7 @@ from helpers.checkpoints import (
     truncate_meta,
 )
 
-from ser_jax.storage.checkpoint import Checkpointer, NoSpaceError, refuse_pattern
+from ser_jax.storage.checkpoint import Checkpointer, NoSpaceError, refuse_unusable
 from ser_jax.storage.manifest import check_manifest, write_manifest
 from ser_jax.storage.reader import read_meta
 from ser_jax.storage.record import CheckpointMismatchError
@@ -229,8 +229,8 @@ def test_meta_that_is_not_json_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["my data [v2]/run", "what?", "all*/run"])
 def test_folders_whose_checkpoints_could_not_be_read_are_refused(name, tmp_path):
     with pytest.raises(ValueError, match="without .* in its path.*could not be read"):
-        refuse_pattern(tmp_path / name)
-    refuse_pattern(tmp_path / "my data (v2)/run")
+        refuse_unusable(tmp_path / name)
+    refuse_unusable(tmp_path / "my data (v2)/run")
 
 
 @pytest.mark.parametrize(
