@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from etils import epath
 
+from ser_jax.storage.bucket import checksums, scheme_of
 from ser_jax.storage.files import matching, write_json
 
 _FILE = "fingerprint.json"
@@ -22,7 +23,8 @@ def fingerprint(directory: str | os.PathLike[str]) -> dict[str, str] | None:
     Returns:
         Split name -> `sha256:...` over all encoded images and labels in their order,
         where this package wrote the set; `files:...` over names, sizes and times of
-        change of the split's files, where another did. None if there is no data set.
+        change (in a bucket: checksums) of the split's files, where another did. None if
+        there is no data set.
     """
     root = epath.Path(directory)
     info = _read(root / "dataset_info.json")
@@ -50,8 +52,12 @@ def _of_files(root: epath.Path, split: str) -> str:
     files = [path for path in matching(root, "*") if ours.search(path.name)]
     # A set whose files are named in a way of its own: all of them.
     files = files or [p for p in matching(root, "*") if p.name != _FILE]
+    known = checksums(root) if scheme_of(root) else {}
     lines = []
     for path in files:
+        if known:
+            lines.append(f"{path.name} {known[path.name]}\n")
+            continue
         stat = os.stat(path)
         lines.append(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n")
     return f"files:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"

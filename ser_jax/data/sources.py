@@ -12,7 +12,8 @@ import numpy as np
 from etils import epath
 
 from ser_jax.data.fingerprint import fingerprint
-from ser_jax.storage.files import as_path, matching, num_bytes
+from ser_jax.storage.bucket import scheme_of
+from ser_jax.storage.files import as_path, matching, num_bytes, warn_once
 
 _PREPARE_FLAGS = {
     "imagenet2012": (
@@ -180,6 +181,7 @@ def open_source(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sour
     """The records of one split of a prepared data set.
 
     `digits`, the small default, is written to `data_dir` when it is not there yet.
+    Records in a bucket are read where they are, each by requests of its own.
 
     Args:
         name: TFDS name: "imagenet2012", "dataset/config", "dataset:1.0.0"; without a
@@ -192,12 +194,13 @@ def open_source(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sour
 
     Raises:
         FileNotFoundError: If no such data set is prepared there, or it lacks a file.
-        ValueError: If the split is unknown or empty, the set has no feature `image`, or
-            was prepared in a file format without random access.
+        ValueError: If the split is unknown or empty, the set has no feature `image`,
+            was prepared in a file format without random access, or is on s3://.
     """
     import tensorflow_datasets as tfds  # 0.4 s; worker processes may not need it
 
     root = as_path(data_dir)
+    _tell_of_bucket(name, root)
     directory = _find(name, root)
     if directory is None and name == "digits":
         from ser_jax.data.digits import write_digits  # It brings TFDS.
@@ -267,6 +270,25 @@ def open_source(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sour
         class_names=class_names,
         shards=shards,
         content=_content(directory, split),
+    )
+
+
+def _tell_of_bucket(name: str, root: epath.Path) -> None:
+    """Says what reading from a bucket costs, or that it is not done."""
+    scheme = scheme_of(root)
+    if not scheme:
+        return
+    stage = f"python -m ser_jax.data.stage --source={root} --data_dir=DISK"
+    if scheme == "s3":
+        raise ValueError(
+            f"records are not read from {root}: ArrayRecord knows disks and gs://. "
+            f"Copy the data set to a disk first: {stage}"
+        )
+    warn_once(
+        root / name,
+        f"{name!r} is read from {root}: every picture is a request or more, of some 20 "
+        "to 50 ms, so that 16 threads read some 320 to 800 a second, and requests are "
+        f"paid for in each epoch. To copy it to a disk once: {stage}",
     )
 
 

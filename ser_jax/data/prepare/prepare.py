@@ -11,7 +11,8 @@ from ser_jax.data.prepare.cifar import read_cifar
 from ser_jax.data.prepare.folder import read_folder
 from ser_jax.data.prepare.image_set import ImageSet, PrepareError
 from ser_jax.data.prepare.published import verdict
-from ser_jax.storage.files import as_path, matching
+from ser_jax.storage.bucket import scheme_of
+from ser_jax.storage.files import as_path, local_path, matching
 
 
 def read_image_set(
@@ -56,14 +57,15 @@ def read_image_set(
             else "--name goes with --folder; the archives have names of their own"
         )
     for archive in filter(None, archives):
-        if not as_path(archive).is_file():
+        if not local_path(archive).is_file():
             raise PrepareError(f"there is no file {archive}")
     if folder and name:
-        return read_folder(as_path(folder), name, upright=exif_orientation)
+        return read_folder(local_path(folder), name, upright=exif_orientation)
     if cifar_archive:
-        return read_cifar(as_path(cifar_archive))
+        return read_cifar(local_path(cifar_archive))
     train_tar, val_tar = (
-        as_path(tar) if tar else None for tar in (imagenet_train_tar, imagenet_val_tar)
+        local_path(tar) if tar else None
+        for tar in (imagenet_train_tar, imagenet_val_tar)
     )
     return read_imagenet(train_tar, val_tar)
 
@@ -104,7 +106,7 @@ def prepare(
             f"cannot make --data_dir={root}: {error.strerror}; give a folder you may "
             "write to"
         ) from error
-    if not os.access(root, os.W_OK):
+    if not scheme_of(root) and not os.access(root, os.W_OK):
         raise PrepareError(
             f"--data_dir={root} is read-only; give a folder you may write to"
         )

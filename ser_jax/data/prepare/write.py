@@ -22,10 +22,12 @@ from etils import epath
 from PIL import Image
 
 from ser_jax.data.fingerprint import write_fingerprint
+from ser_jax.storage.bucket import scheme_of, upload_folder
 
 SHARD_BYTES = 256 * 2**20
 # Each shard in the making is an open file; the usual limit is 1024.
 MAX_SHARDS = 900
+_LAST = "dataset_info.json"  # without it there is no data set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +55,15 @@ def staged(final_dir: epath.Path) -> Iterator[epath.Path]:
         final_dir: `<data_dir>/<name>/<version>`.
 
     Yields:
-        An empty folder on the same file system, hidden in `data_dir`.
+        An empty folder on the same file system, hidden in `data_dir`; of a bucket, one
+        among this machine's temporary files.
     """
+    if scheme_of(final_dir):
+        with tempfile.TemporaryDirectory() as scratch:
+            yield epath.Path(scratch)
+            if not (final_dir / _LAST).exists():
+                upload_folder(scratch, final_dir, last=_LAST)
+        return
     version, name, data_dir = (
         final_dir.name,
         final_dir.parent.name,
@@ -72,7 +81,7 @@ def staged(final_dir: epath.Path) -> Iterator[epath.Path]:
         try:
             work_dir.rename(final_dir)
         except OSError:
-            if not (final_dir / "dataset_info.json").exists():
+            if not (final_dir / _LAST).exists():
                 raise
     finally:
         shutil.rmtree(staging_dir)
