@@ -165,15 +165,17 @@ def figures(monkeypatch):
 @pytest.fixture(scope="session")
 def bucket_server():
     """Buckets served here; the clients of all schemes are told of it."""
-    from helpers.bucket import serving  # few tests need it
+    from fsspec.config import conf  # few tests need these
+    from helpers.bucket import serving
 
+    conf.setdefault("gcs", {})["token"] = "anon"
     with serving(page_size=5) as server:
         os.environ |= {
             "STORAGE_EMULATOR_HOST": server.url,
             "TENSORSTORE_GCS_HTTP_URL": server.url,
             "CLOUD_STORAGE_EMULATOR_ENDPOINT": server.url,
             "GOOGLE_AUTH_TOKEN_FOR_TESTING": "x",
-            "NO_GCE_CHECK": "true",  # no credentials are looked for
+            "FSSPEC_GCS_TOKEN": "anon",  # as above, for programs that are started
         }
         yield server
 

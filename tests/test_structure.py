@@ -102,6 +102,33 @@ def test_file(path):
     assert not re.search(r"(?<!jax)\.config\.", text), "a field of Experiment, instead"
 
 
+# Of the package's own files and the machine's: no user names them.
+OWN_PATHS = {"config/flags.py", "config/presets.py", "data/watched.py"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_one_module_turns_text_into_paths(path):
+    """Red if a path that a user gave is no bucket's: only `as_path` knows them."""
+    name = str(path.relative_to(PACKAGE))
+    if name in OWN_PATHS | {"storage/files.py", "storage/bucket.py"}:
+        return
+    assert not paths_made(path.read_text()), "ser_jax.storage.files.as_path, instead"
+
+
+def paths_made(text: str) -> list[str]:
+    """Calls that make a path of a text."""
+    calls = [node.func for node in ast.walk(ast.parse(text)) if type(node) is ast.Call]
+    made = [ast.unparse(call) for call in calls]
+    ways = r"(.*\.)?(Path|PosixPath|abspath|expanduser|resolve)"
+    return [way for way in made if re.fullmatch(ways, way)]
+
+
+def test_a_path_that_is_made_elsewhere_is_found():
+    for way in ("pathlib.Path(x)", "epath.Path(x)", "os.path.abspath(x)", "Path(x)"):
+        assert paths_made(f"y = f({way} / 'a')")
+    assert not paths_made("y: epath.Path = as_path(x); z = pathlib.PurePath(y)")
+
+
 def test_an_arrow_back_is_found():
     assert arrows_back("geometry", {"ser_jax.views.view.ViewSpec"})
     assert arrows_back("train", {"ser_jax.evaluate.probe.make_probe", "jax"})

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from etils import epath
 
 from ser_jax.storage.bucket import checksums, scheme_of
-from ser_jax.storage.files import matching, write_json
+from ser_jax.storage.files import as_path, matching, write_json
 
 _FILE = "fingerprint.json"
 
@@ -26,7 +26,7 @@ def fingerprint(directory: str | os.PathLike[str]) -> dict[str, str] | None:
         change (in a bucket: checksums) of the split's files, where another did. None if
         there is no data set.
     """
-    root = epath.Path(directory)
+    root = as_path(directory)
     info = _read(root / "dataset_info.json")
     if info is None:
         return None

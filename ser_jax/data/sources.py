@@ -241,7 +241,7 @@ def open_source(name: str, split: str, data_dir: str | os.PathLike[str]) -> Sour
         for part in splits[split].file_instructions
     )
     for shard in shards:
-        path = epath.Path(shard.path)
+        path = as_path(shard.path)
         if not path.exists() or not num_bytes(path):
             raise FileNotFoundError(
                 f"{path}, a file of {name!r}, is not there or empty; copy the data set "

@@ -4,6 +4,7 @@ What a trained encoder is worth: any set of tasks, into WORKDIR/eval. Or one out
 file: `--weights=FILE --dataset=NAME --data_dir=DATA --results=DIR`.
 """
 
+import dataclasses
 import logging
 import sys
 import typing
@@ -47,6 +48,9 @@ _RESULTS = flags.DEFINE_string(
     "results",
     None,
     "Folder for all that is written; WORKDIR/eval/STEP-ENCODER if not given.",
+)
+_SCRATCH = flags.DEFINE_string(
+    "scratch", None, "Folder of this machine for features whose folder is in a bucket."
 )
 _NUM_PICTURES = flags.DEFINE_integer(
     "num_pictures",
@@ -184,7 +188,7 @@ def main(argv: list[str]) -> None:
     command_line.start_jax()
 
     def run_tasks() -> tuple[str, list[str]]:
-        run = _subject()
+        run = dataclasses.replace(_subject(), scratch=_SCRATCH.value)
         folder = as_path(_RESULTS.value or run.folder)
         results = evaluate(run, _TASKS.value, folder=folder, **given_options())
         report = f"{as_text(results)}\n\nWritten to {folder}."

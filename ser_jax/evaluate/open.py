@@ -129,7 +129,7 @@ def _find(workdir: epath.Path, step: int | None) -> epath.Path:
     if list_steps(checkpoints):
         return find_checkpoint(checkpoints, step)
     near = [
-        *workdir.parents[:2],
+        *(parent for parent in workdir.parents[:2] if parent.name),
         *(p.parent for p in matching(workdir, "*/checkpoints")),
     ]
     runs = [str(path) for path in near if list_steps(path / "checkpoints")]

@@ -203,11 +203,10 @@ def _is_of_same_data(results: Mapping[str, Any], about: Mapping[str, Any]) -> bo
 def _set_aside(folder: epath.Path) -> None:
     now = datetime.datetime.now().strftime("%Y%m%dT%H%M%S.%f")
     target = folder / OTHER_DATA / now
-    target.mkdir(parents=True)
     pictures = files.matching(folder, "*.png")
     for path in (folder / "results.md", *pictures, folder / RESULTS_FILE):
         if path.exists():
-            path.rename(target / path.name)
+            files.move(path, target / path.name)
     _logger.warning(
         "%s holds results on other data (other pictures, under the same name perhaps): "
         "they are kept apart as %s",

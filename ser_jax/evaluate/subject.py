@@ -51,6 +51,8 @@ class Subject:
         folder: Where features and heads are kept, and results and pictures go.
         out_folder: Where all of these go instead; None: nowhere else. What `folder` has
             is still used, and nothing is written there.
+        scratch: Folder of this machine for features that are kept in a bucket; None: a
+            temporary one.
         mesh: The mesh.
         batch_size: Images encoded at a time, over all devices; a multiple of their
             number.
@@ -68,6 +70,7 @@ class Subject:
     data: EvalData
     folder: epath.Path
     out_folder: epath.Path | None = None
+    scratch: epath.Path | None = None
     mesh: Mesh = dataclasses.field(default_factory=make_mesh)
     batch_size: int = 256
     num_pictures: int = 256
@@ -188,6 +191,7 @@ class Subject:
             self.results_folder / "features" / name,
             compute,
             kept_in=self.folder / "features" / name,
+            scratch=self.scratch,
             key={
                 "encoder": self.encoder.digest,
                 "data": source.fingerprint,

@@ -17,7 +17,7 @@ from ser_jax.methods.metric import Metric, Panel
 from ser_jax.methods.objectives import OBJECTIVES
 from ser_jax.methods.regularizers import REGULARIZERS
 from ser_jax.methods.variables import CLS_STD, LOSSES
-from ser_jax.storage.files import PathLike
+from ser_jax.storage.files import PathLike, as_path
 from ser_jax.storage.metrics import Curves, read_curves
 from ser_jax.storage.runs import RunRecord
 from ser_jax.train.finite import SKIPPED
@@ -84,7 +84,7 @@ def plot_curves(workdir: PathLike) -> epath.Path:
     Raises:
         ValueError: If no metric of any panel has been written.
     """
-    path = epath.Path(workdir) / "curves.png"
+    path = as_path(workdir) / "curves.png"
     if not draw_run(path, read_curves(workdir)):
         raise ValueError(
             f"nothing to plot in {workdir}: metrics.jsonl is missing or holds none of "

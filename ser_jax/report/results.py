@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-import os
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +12,7 @@ from ser_jax.evaluate.detection.metrics import FIGURES
 from ser_jax.evaluate.results_file import OTHER_DATA, read_results
 from ser_jax.evaluate.tasks import TASKS
 from ser_jax.report.page import Row
-from ser_jax.storage.files import matching
+from ser_jax.storage.files import is_within, matching
 from ser_jax.storage.runs import RESULTS_FILE, RunRecord
 from ser_jax.storage.tables import flatten, to_text
 
@@ -199,8 +197,7 @@ def _check(tasks: Mapping[str, Any], folder: epath.Path) -> None:
     for name, picture in _pictures(tasks).items():
         path = f"pictures/{name}"
         _want(path, isinstance(picture, str))
-        real = pathlib.Path(os.path.realpath(folder / picture))  # links followed
-        if not real.is_relative_to(os.path.realpath(folder)):
+        if not is_within(folder / picture, folder):
             raise ValueError(f"{path}, {picture!r}, lies outside of its folder")
 
 

@@ -45,7 +45,7 @@ def report(
     folder = runs[0].path if len(runs) == 1 else as_path(markdown or ".")
     path = folder / "report.html" if html is None else as_path(html)
     with tempfile.TemporaryDirectory() as scratch:
-        parts = list(_parts(runs, columns, epath.Path(scratch)))
+        parts = list(_parts(runs, columns, as_path(scratch)))
     if markdown is not None:
         compare([run for run in runs if run.was_trained], as_path(markdown))
     path.parent.mkdir(parents=True, exist_ok=True)

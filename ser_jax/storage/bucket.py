@@ -7,6 +7,7 @@ to, renamed or mapped into memory, and a folder is but the beginning of names.
 import base64
 import functools
 import importlib.util
+import logging
 import os
 import posixpath
 from typing import Any
@@ -67,6 +68,8 @@ def _configure_clients() -> None:
     # Else gcsfs asks for every file by gRPC which kind of bucket it is in.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     # Others write there, too: a list that is kept would not show it.
+    # What it logs, with pages of tracebacks, it raises too.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     for protocol in ("gcs", "s3"):
         conf.setdefault(protocol, {}).update(use_listings_cache=False)
 
@@ -199,10 +202,15 @@ def conditional(folder: epath.Path) -> Any:
 
     scheme, _, rest = os.fspath(folder).partition("://")
     bucket, _, path = rest.partition("/")
-    spec = {"driver": scheme, "bucket": bucket, "path": f"{path}/" if path else ""}
-    if scheme == "gs":
-        spec["driver"] = "gcs"
-    elif endpoint := os.environ.get("AWS_ENDPOINT_URL"):
+    driver = {"gs": "gcs", "s3": "s3"}[scheme]
+    retries = {"max_retries": 5, "max_delay": "2s"}  # else a missing network: minutes
+    spec = {
+        "driver": driver,
+        "bucket": bucket,
+        "path": f"{path}/" if path else "",
+        "context": {f"{driver}_request_retries": retries},
+    }
+    if scheme == "s3" and (endpoint := os.environ.get("AWS_ENDPOINT_URL")):
         region = os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
         spec |= {"endpoint": endpoint, "aws_region": region}
     return tensorstore.KvStore.open(spec).result()

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
@@ -201,7 +202,8 @@ class Checkpointer:
         """The newest sound state and its meta.
 
         Newer checkpoints that are damaged (unreadable, or a checksum differs) are moved
-        to `<directory>/damaged/` with a warning, so their steps can be saved again.
+        to `<directory>/damaged/` (in a bucket: `<directory>.damaged/`) with a warning,
+        so their steps can be saved again.
 
         Args:
             abstract_state: `jax.ShapeDtypeStruct` leaves, each with a sharding; the
@@ -243,7 +245,7 @@ class Checkpointer:
         now = datetime.datetime.now().strftime("%Y%m%dT%H%M%S.%f")
         for step, reason in damaged.items():
             path = self._directory / str(step)
-            target = self._directory / "damaged" / f"{step}-{now}"
+            target = self._set_aside_in() / f"{step}-{now}"
             if jax.process_index() == 0:
                 move(path, target)
             _logger.warning(
@@ -252,6 +254,11 @@ class Checkpointer:
             )
         multihost_utils.sync_global_devices("damaged checkpoints set aside")
         self._open()  # The old manager would refuse to save these steps again.
+
+    def _set_aside_in(self) -> epath.Path:
+        if scheme_of(self._directory):  # where Orbax deletes all that is no checkpoint
+            return self._directory.with_name(f"{self._directory.name}.damaged")
+        return self._directory / "damaged"
 
     def read_meta(self, step: int | None = None) -> dict[str, Any]:
         """What the function `read_meta` says of this directory."""

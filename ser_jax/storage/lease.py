@@ -20,6 +20,7 @@ from typing import Any
 from etils import epath
 
 from ser_jax.storage.bucket import conditional
+from ser_jax.storage.files import as_path
 
 RENEW_S = 10.0
 STALE_S = 60.0
@@ -182,7 +183,7 @@ def _parsed(content: bytes) -> dict[str, Any]:
 def _process(pid: int) -> dict[str, Any] | None:
     """A process that runs here, as no other ever is; None if there is none."""
     try:
-        stat = epath.Path(f"/proc/{pid}/stat").read_text()
+        stat = as_path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()
@@ -194,7 +195,7 @@ def _process(pid: int) -> dict[str, Any] | None:
 def _machine() -> list[str]:
     """This machine since it started, and this container on it."""
     try:
-        boot = epath.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = as_path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return [socket.gethostname(), boot, os.readlink("/proc/self/ns/pid")]
     except OSError:
         return [str(uuid.uuid4())]  # no other is like it

@@ -11,7 +11,13 @@ from etils import epath
 from tensorboardX import SummaryWriter
 
 from ser_jax.storage.bucket import scheme_of
-from ser_jax.storage.files import PathLike, parse_object, warn_once, whole_file
+from ser_jax.storage.files import (
+    PathLike,
+    as_path,
+    parse_object,
+    warn_once,
+    whole_file,
+)
 from ser_jax.storage.uploads import Uploads
 
 Curves = dict[str, np.ndarray]  # Metric to its finite (step, value) pairs, `[n, 2]`.
@@ -48,7 +54,7 @@ class MetricWriter:
         self._is_primary = is_primary
         if not is_primary:
             return
-        folder = epath.Path(workdir)
+        folder = as_path(workdir)
         self._uploads = Uploads(folder) if scheme_of(folder) else None
         here = self._uploads.folder if self._uploads else folder
         here.mkdir(parents=True, exist_ok=True)
@@ -139,7 +145,7 @@ def read_metrics(workdir: PathLike) -> list[dict[str, float]]:
     """
     return [
         {name: math.nan if value is None else value for name, value in row.items()}
-        for row in _read_rows(epath.Path(workdir) / METRICS_FILE)
+        for row in _read_rows(as_path(workdir) / METRICS_FILE)
     ]
 
 

@@ -5,7 +5,13 @@ from typing import Any
 
 from etils import epath
 
-from ser_jax.storage.files import PathLike, read_json, warn_once, write_json
+from ser_jax.storage.files import (
+    PathLike,
+    as_path,
+    read_json,
+    warn_once,
+    write_json,
+)
 from ser_jax.storage.tables import flatten, table, to_text
 
 # What is read, not only shown.
@@ -28,7 +34,7 @@ def write_summary(
     Returns:
         The path; the file is replaced as a whole.
     """
-    path = epath.Path(workdir) / "summary.json"
+    path = as_path(workdir) / "summary.json"
     return write_json(path, {**summary, "config": config})
 
 
@@ -45,7 +51,7 @@ def read_summary(workdir: PathLike) -> dict[str, Any] | None:
     Raises:
         OSError: If the file cannot be read.
     """
-    path = epath.Path(workdir) / "summary.json"
+    path = as_path(workdir) / "summary.json"
     if not path.exists():
         return None
     try:

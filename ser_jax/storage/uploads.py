@@ -11,7 +11,7 @@ import threading
 
 from etils import epath
 
-from ser_jax.storage.files import whole_file
+from ser_jax.storage.files import as_path, whole_file
 
 _logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Uploads:
             target: The folder in the bucket.
             every_s: Seconds between uploads of what has changed.
         """
-        self.folder = epath.Path(tempfile.mkdtemp(prefix="ser_jax_"))
+        self.folder = as_path(tempfile.mkdtemp(prefix="ser_jax_"))
         self._target = target
         self._every_s = every_s
         self._uploaded: dict[str, tuple[int, int]] = {}

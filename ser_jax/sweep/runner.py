@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self, TextIO
 
 from ser_jax.data.progress import ProgressLine
-from ser_jax.storage.files import PathLike, as_path
+from ser_jax.storage.files import PathLike, as_path, growing_file
 from ser_jax.storage.metrics import read_metrics
 from ser_jax.storage.summary import read_summary
 from ser_jax.sweep.grid import SweepRun, expand, parse_grid
@@ -232,8 +232,7 @@ def _run_all(
 
 def _run(run: SweepRun, interrupt: Interrupt, progress: SweepProgress) -> int:
     """Runs one to its end; its exit status."""
-    run.workdir.mkdir(parents=True, exist_ok=True)
-    with (run.workdir / _LOG).open("wb") as out:
+    with growing_file(run.workdir / _LOG) as out:
         process = subprocess.Popen(
             [*_PROGRAM, *run.arguments, f"--workdir={run.workdir}"],
             stdin=subprocess.DEVNULL,

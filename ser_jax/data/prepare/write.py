@@ -23,6 +23,7 @@ from PIL import Image
 
 from ser_jax.data.fingerprint import write_fingerprint
 from ser_jax.storage.bucket import scheme_of, upload_folder
+from ser_jax.storage.files import as_path
 
 SHARD_BYTES = 256 * 2**20
 # Each shard in the making is an open file; the usual limit is 1024.
@@ -60,7 +61,7 @@ def staged(final_dir: epath.Path) -> Iterator[epath.Path]:
     """
     if scheme_of(final_dir):
         with tempfile.TemporaryDirectory() as scratch:
-            yield epath.Path(scratch)
+            yield as_path(scratch)
             if not (final_dir / _LAST).exists():
                 upload_folder(scratch, final_dir, last=_LAST)
         return
@@ -70,9 +71,7 @@ def staged(final_dir: epath.Path) -> Iterator[epath.Path]:
         final_dir.parents[1],
     )
     data_dir.mkdir(parents=True, exist_ok=True)
-    staging_dir = epath.Path(
-        tempfile.mkdtemp(prefix=f".{name}-{version}-", dir=data_dir)
-    )
+    staging_dir = as_path(tempfile.mkdtemp(prefix=f".{name}-{version}-", dir=data_dir))
     try:
         work_dir = staging_dir / version
         work_dir.mkdir()  # its own folder: mkdtemp's is closed to other users

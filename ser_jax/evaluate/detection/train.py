@@ -16,7 +16,7 @@ from ser_jax.data.watched import Watched
 from ser_jax.evaluate.detection.examples import Jitter, train_examples
 from ser_jax.evaluate.detection.frozen import Detectors, Heads
 from ser_jax.evaluate.detection.split import CocoSplit
-from ser_jax.storage.checkpoint import Checkpointer
+from ser_jax.storage.checkpoint import Checkpointer, refuse_unusable
 from ser_jax.storage.lock import only_writer
 from ser_jax.storage.metrics import MetricWriter
 from ser_jax.train.preemption import Stopped, StopSignal
@@ -76,15 +76,18 @@ def train_detectors(
         FloatingPointError: If a loss is not finite.
         UnreadableRecordError: If too many pictures cannot be read.
         OSError: If the folder cannot be written to, or another process writes there.
-        ValueError: If all checkpoints are damaged.
+        ValueError: If all checkpoints are damaged, or would be on s3://.
     """
     key = _key(detectors, split, seeds, data_seed)
     text = json.dumps(key, sort_keys=True, default=str)
     folder /= f"heads-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    refuse_unusable(folder)
     is_primary = jax.process_index() == 0
     with (
         StopSignal() as should_stop,
-        only_writer(folder) if is_primary else contextlib.nullcontext(),
+        (
+            only_writer(folder) if is_primary else contextlib.nullcontext(lambda: None)
+        ) as check_lock,
         Checkpointer(folder / "checkpoints") as checkpointer,
     ):
         heads, first = _start(detectors, seeds, checkpointer)
@@ -104,6 +107,7 @@ def train_detectors(
         unreadable = Unreadable(split.source, max_bad_frac, "--max_bad_frac")
 
         def save(step: int, heads: Heads) -> None:
+            check_lock()
             checkpointer.save(step, heads, {"step": step, "about": key})
 
         with (
@@ -171,6 +175,7 @@ def _steps(
         stopped = should_stop(step)
         if stopped or step == total or step % every == 0:
             log.flush()
+            log.upload()
             save(step, heads)
         if stopped:
             raise Stopped(should_stop.name, step)
@@ -229,6 +234,10 @@ class _Log:
             self._writer.write_scalars(
                 step, means | {f"loss_seed{seed}": x for seed, x in each}
             )
+
+    def upload(self) -> None:
+        """Returns when all rows are in the bucket, if the folder is in one."""
+        self._writer.flush()
 
     def close(self) -> None:
         """Ends line and files."""

@@ -8,7 +8,7 @@ from etils import epath
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ser_jax.storage.files import PathLike, whole_file
+from ser_jax.storage.files import PathLike, as_path, whole_file
 
 COLORS = (  # Of runs, in order, in all pictures.
     *("#1b4f8a", "#d1603d", "#3a8f5c", "#8757a0"),
@@ -80,4 +80,4 @@ def save(figure: Figure, path: PathLike) -> epath.Path:
     """
     with whole_file(path) as stream:
         figure.savefig(stream, format="png", dpi=130)
-    return epath.Path(path)
+    return as_path(path)
