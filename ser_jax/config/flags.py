@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ser_jax.config.differences import flatten
 from ser_jax.config.presets import PRESETS
+from ser_jax.config.processes import scheduler
 from ser_jax.methods.objectives import OBJECTIVES
 from ser_jax.storage.files import as_path
 
@@ -44,16 +45,29 @@ _COMPILATION_CACHE = flags.DEFINE_string(
     "JAX_COMPILATION_CACHE_DIR or ~/.cache/ser_jax/HOST. off: none is kept.",
 )
 
-_DISTRIBUTED = flags.DEFINE_bool(
+_DISTRIBUTED: Any = flags.DEFINE(
+    flags.EnumParser(["auto", "true", "false"]),
     "distributed",
-    False,
-    "Several processes, found in the environment (TPU pod, SLURM).",
+    "auto",
+    "One of several processes; auto: on a TPU slice, by SLURM, Kubernetes, Open MPI.",
+    serializer=flags.ArgumentSerializer(),
+    boolean=True,  # --distributed and --nodistributed, too
 )
 _COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "host:port of process 0, for several processes by hand."
+    "coordinator", None, "host:port of process 0, by hand."
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator.")
+_INIT_TIMEOUT_S = flags.DEFINE_integer(
+    "init_timeout_s", 300, "Wait so long for all processes.", lower_bound=1
+)
+_HEARTBEAT_TIMEOUT_S = flags.DEFINE_integer(
+    "heartbeat_timeout_s",
+    100,
+    "One that is silent so long ends all.",
+    lower_bound=1,
+)
+_log = logging.getLogger(__name__)
 
 
 def fail(message: str) -> NoReturn:
@@ -191,11 +205,7 @@ def start_jax() -> None:
     Programs that it compiles are kept for the next: see `--compilation_cache`. What is
     computed is in 32 bits, whatever `JAX_ENABLE_X64` says: see `in_32_bits`.
     """
-    by_hand = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    if 0 < by_hand.count(None) < 3:
-        fail("--coordinator, --num_processes, --process_id go together.")
-    if _DISTRIBUTED.value or None not in by_hand:
-        run_or_fail(jax.distributed.initialize, *by_hand)
+    _join_processes()
     jax.config.update("jax_enable_x64", False)
     _keep_programs()
     try:
@@ -206,6 +216,42 @@ def start_jax() -> None:
             f"JAX finds no device of JAX_PLATFORMS={asked or ''!r} "
             f"({str(error).splitlines()[0] if str(error) else 'it is not installed'}). "
             "Unset it to use what there is, or set it to cpu."
+        )
+
+
+def _join_processes() -> None:
+    """Waits for the other processes, if there are any; a log line says who tells so.
+
+    With `--distributed=auto` a process that is alone asks nobody and waits for nothing.
+    """
+    by_hand = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if 0 < by_hand.count(None) < 3:
+        fail("--coordinator, --num_processes, --process_id go together.")
+    if None not in by_hand:
+        told_by: str | None = "--coordinator"
+    elif _DISTRIBUTED.value == "auto":
+        told_by = scheduler(os.environ)
+    else:
+        told_by = "--distributed" if _DISTRIBUTED.value == "true" else None
+    if told_by is None:
+        return
+    _log.info(
+        "One of several processes (%s): waits for the others, %d s at most. "
+        "--nodistributed: alone.",
+        told_by,
+        _INIT_TIMEOUT_S.value,
+    )
+    try:
+        jax.distributed.initialize(
+            *by_hand,
+            initialization_timeout=_INIT_TIMEOUT_S.value,
+            heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT_S.value,
+        )
+    except (RuntimeError, ValueError, OSError, LookupError, ImportError) as error:
+        fail(
+            f"the other processes ({told_by}) were not reached: {error} Start all of "
+            "them; or name them by --coordinator, --num_processes and --process_id; or "
+            "train alone: --nodistributed."
         )
 
 
