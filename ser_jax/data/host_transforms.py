@@ -9,6 +9,7 @@ import grain
 import numpy as np
 from PIL import Image
 
+from ser_jax.data.area import shrink
 from ser_jax.data.crops import CropSpec
 from ser_jax.data.decode import decode_image
 
@@ -97,12 +98,9 @@ def _resize(image: np.ndarray, size_px: int, resample: str) -> np.ndarray:
         resized = Image.fromarray(image).resize((size_px, size_px), _PILLOW[resample])
         return np.asarray(resized)
     # OpenCV's AREA averages only when both sides shrink; else it is a crude linear.
-    shrinks = min(image.shape[:2]) >= size_px
-    return cv2.resize(
-        image,
-        (size_px, size_px),
-        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
-    )
+    if min(image.shape[:2]) >= size_px:
+        return shrink(image, size_px)
+    return cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_CUBIC)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +151,7 @@ class RandomCrops(grain.transforms.RandomMap):
             crop = _resize(
                 image[top : top + h, left : left + w], spec.size_px, spec.resample
             )
-            crops[spec.name] = np.ascontiguousarray(crop[:, ::-1] if flip else crop)
+            crops[spec.name] = cv2.flip(crop, 1) if flip else crop
             params[spec.name] = np.array((*box, height, width, flip), np.float32)
         return {
             "crops": crops,

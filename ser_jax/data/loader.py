@@ -5,8 +5,10 @@ of (source, transform, seed, batch_size, k), whatever the number of processes, w
 processes or threads. To resume, give `start_step`.
 """
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,13 +16,15 @@ import grain
 import numpy as np
 from absl import flags
 
+from ser_jax.data.batches import Ahead, Batches
 from ser_jax.data.crops import Batch
 from ser_jax.data.decode import UnreadableImageError
 from ser_jax.data.sources import Source, UnreadableRecordError
 from ser_jax.data.unreadable import stand_ins
 from ser_jax.data.watched import Watched, live_with_parent
 
-_EXAMPLES_AHEAD = 4  # a thread; more would wait for one that is slow, none works longer
+# Of a worker: one batch waits for its last rows while threads begin the next.
+_WORKERS_OWN = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
 
 
 def train_loader(
@@ -49,14 +53,13 @@ def train_loader(
         batch_size: Images in a global batch, over all processes.
         seed: Seeds the permutations and the transform.
         num_threads: Threads that decode, in each worker.
-        prefetch_batches: Finished batches kept ahead, in each worker.
+        prefetch_batches: Batches kept ahead, over all workers but at least one each.
         start_step: Global batches to skip (at no cost).
         process_index: This process, in [0, process_count).
         process_count: Processes that share the global batch; each gets as many rows on
             end, in the order of the processes, as device meshes lay them out.
-        num_workers: Worker processes; 0 decodes in threads of this one, which is the
-            faster choice up to about 16 cores. Workers need an importable main
-            module.
+        num_workers: Worker processes; 0 decodes in threads of this one; see
+            `cores.workers_for`. Workers need an importable main module.
         timeout_s: Seconds that a batch may take.
         replace_unreadable: Whether another record, always the same, stands in for one
             that cannot be read; `Unreadable` counts them.
@@ -84,23 +87,24 @@ def train_loader(
         # any number of processes makes the same images.
         .random_map(functools.partial(make, transform.random_map, source))
     )
-    first_row = start_step * batch_size + process_index * local_batch_size
-    rows = _Rows(examples, first_row, local_batch_size, batch_size)
-    if num_workers:
-        if not flags.FLAGS.is_parsed():  # a script's; grain has some, and reads them
-            flags.FLAGS.mark_as_parsed()
-        # Dealt whole batches: with single rows they would change their order.
-        batches = (
-            rows.batch(local_batch_size, drop_remainder=True)
-            .to_iter_dataset(grain.ReadOptions(num_threads, prefetch_batches))
-            .mp_prefetch(
-                grain.MultiprocessingOptions(num_workers, prefetch_batches),
-                worker_init_fn=live_with_parent,
-            )
-        )
-    else:
-        batches = _in_threads(rows, local_batch_size, num_threads, prefetch_batches)
-    return Watched(batches.__iter__, timeout_s)
+    batches = Batches(
+        examples,
+        num_rows=local_batch_size,
+        first=start_step * batch_size + process_index * local_batch_size,
+        between_batches=batch_size,
+        num_threads=num_threads,
+    )
+    if not num_workers:
+        steps = itertools.count()
+        return Watched(lambda: Ahead(batches, steps, prefetch_batches), timeout_s)
+    if not flags.FLAGS.is_parsed():  # a script's; grain has some, and reads them
+        flags.FLAGS.mark_as_parsed()
+    of_each = -(-prefetch_batches // num_workers)
+    from_workers = batches.to_iter_dataset(_WORKERS_OWN).mp_prefetch(
+        grain.MultiprocessingOptions(num_workers, of_each),
+        worker_init_fn=live_with_parent,
+    )
+    return Watched(from_workers.__iter__, timeout_s)
 
 
 def eval_batches(
@@ -120,7 +124,7 @@ def eval_batches(
         transform: Turns a record into arrays.
         batch_size: Images in a global batch, over all processes.
         num_threads: Threads that decode.
-        prefetch_batches: Finished batches kept ahead.
+        prefetch_batches: Batches kept ahead.
         process_index: This process, in [0, process_count).
         process_count: Processes that share the global batch: process i gets its rows
             i, i + process_count, ... All of them see the same number of batches.
@@ -136,61 +140,25 @@ def eval_batches(
     """
     local_batch_size = _local_batch_size(batch_size, process_index, process_count)
     num_batches = -(-len(source) // batch_size)
-    mine = slice(process_index, num_batches * batch_size, process_count)
     examples = (
         grain.MapDataset.source(range(len(source)))
         .repeat()
-        .slice(mine)
         .map_with_index(_Place)
         .map(functools.partial(_example, transform.map, source))
     )
-    batches = iter(
-        _in_threads(examples, local_batch_size, num_threads, prefetch_batches)
+    batches = Batches(
+        examples,
+        num_rows=local_batch_size,
+        first=process_index,
+        between_rows=process_count,
+        between_batches=batch_size,
+        num_threads=num_threads,
     )
     rows = process_index + process_count * np.arange(local_batch_size)
-    try:
-        for step, batch in enumerate(batches):
+    steps = range(num_batches)
+    with contextlib.closing(Ahead(batches, steps, prefetch_batches)) as ahead:
+        for step, batch in enumerate(ahead):
             yield batch | {"valid": step * batch_size + rows < len(source)}
-    finally:
-        batches.close()
-
-
-def _in_threads(
-    examples: grain.MapDataset[Batch],
-    local_batch_size: int,
-    num_threads: int,
-    prefetch_batches: int,
-) -> grain.IterDataset[Batch]:
-    """Batches whose examples are made by threads, so many batches ahead.
-
-    Batched after the threads: before them, each would make a whole batch, and no more
-    could work than batches are wanted ahead. Grain looks through the examples that are
-    ahead at every one it takes, so these are few, and a thread of its own takes them.
-    """
-    options = grain.ReadOptions(num_threads, _EXAMPLES_AHEAD * num_threads)
-    batches = examples.to_iter_dataset(options).batch(
-        local_batch_size, drop_remainder=True
-    )
-    return grain.experimental.ThreadPrefetchIterDataset(
-        batches, prefetch_buffer_size=prefetch_batches
-    )
-
-
-class _Rows(grain.MapDataset[Batch]):
-    """`count` examples on end out of every `stride`, from position `first` on."""
-
-    def __init__(
-        self, parent: grain.MapDataset[Batch], first: int, count: int, stride: int
-    ):
-        super().__init__(parent)
-        self._first, self._count, self._stride = first, count, stride
-
-    def __len__(self) -> int:
-        return (len(self._parent) - self._first) // self._stride * self._count
-
-    def __getitem__(self, index: Any) -> Any:
-        batch, row = divmod(index, self._count)
-        return self._parent[self._first + batch * self._stride + row]
 
 
 def _local_batch_size(batch_size: int, process_index: int, process_count: int) -> int:

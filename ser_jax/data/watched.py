@@ -9,13 +9,21 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
-from typing import Any, Self
-
-import grain
+from typing import Any, Protocol, Self
 
 _POLL_S = 0.2
 _PARENT_POLL_S = 1.0
 _GRACE_S = 10.0  # until what does not end is killed
+
+
+class Closable(Protocol):
+    """Batches that come one by one until they are closed."""
+
+    def __next__(self) -> Any:
+        """The next batch."""
+
+    def close(self) -> None:
+        """Ends what makes them."""
 
 
 class Watched:
@@ -25,9 +33,7 @@ class Watched:
     a worker that was stopped or has ended.
     """
 
-    def __init__(
-        self, make: Callable[[], grain.DatasetIterator[Any]], timeout_s: float
-    ):
+    def __init__(self, make: Callable[[], Closable], timeout_s: float):
         """Starts the iterator.
 
         Args:

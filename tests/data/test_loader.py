@@ -1,6 +1,3 @@
-import concurrent.futures
-import time
-
 import jax
 import numpy as np
 import pytest
@@ -52,24 +49,6 @@ def test_batches_hold_the_epoch_once_then_anew(source):
 def test_start_step_is_the_uninterrupted_run(source, step):
     """Pixel for pixel, into the third epoch; red if the rng counts from the start."""
     assert_same(take(source, 2, start_step=step), take(source, 6)[step : step + 2])
-
-
-def test_an_image_costs_the_same_however_many_are_ahead(source, monkeypatch):
-    """Red if taking one looks through all that are ahead: 256 here."""
-    looks, done = [], concurrent.futures.Future.done
-    monkeypatch.setattr(
-        concurrent.futures.Future,
-        "done",
-        lambda future: (looks.append(None), done(future))[1],
-    )
-    options = {"batch_size": 64, "seed": 0, **THREADS, "prefetch_batches": 4}
-    batches = loader.train_loader(source, CROPS, **options)
-    next(batches)
-    time.sleep(1.0)  # until all are finished
-    looks.clear()
-    next(batches)
-    batches.close()
-    assert len(looks) < 6 * 64 * 10
 
 
 def test_processes_share_the_one_process_batch(source):
