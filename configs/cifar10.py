@@ -45,6 +45,7 @@ def get_config(base_and_preset: str = "moco_v3") -> ConfigDict:
 
     config.dataset.name = "cifar10"
     config.loader.num_threads = 8
+    config.loader.num_workers = 0  # small pictures: threads do
 
     config.augment.recipe = "moco_v3"
     config.augment.image_size = 32

@@ -52,6 +52,7 @@ def get_config(base_and_preset: str = "simclr") -> ConfigDict:
 
     config.dataset.name = "cifar10"
     config.loader.num_threads = 8
+    config.loader.num_workers = 0  # small pictures: threads do
 
     config.augment.recipe = "simclr_cifar10" if base == "simclr" else "byol"
     config.augment.image_size = 32

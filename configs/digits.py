@@ -51,6 +51,7 @@ def get_config(base_and_preset: str = "moco_v3") -> ConfigDict:
 
     config.dataset.name = "digits"
     config.loader.num_threads = 2
+    config.loader.num_workers = 0  # small pictures: threads do
 
     config.augment.recipe = "digits"
     config.augment.image_size = 24

@@ -38,6 +38,7 @@ _MINIMA = {  # None, where it is a value, is below none of them
     "knn.every_epochs": 0,
     "knn.num_neighbors": 1,
     "loader.num_threads": 1,
+    "loader.num_workers": -1,
     "loader.prefetch_batches": 1,
 }
 
@@ -73,8 +74,8 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
 
     config.loader = ConfigDict()
     config.loader.num_threads = 16
-    config.loader.num_workers = 0  # processes; threads alone are faster on few cores
-    config.loader.prefetch_batches = 4
+    config.loader.num_workers = -1  # processes that decode; -1: by the cores
+    config.loader.prefetch_batches = 4  # over all workers
     config.loader.timeout_s = 600.0  # that a batch may take until the run ends
     config.loader.max_bad_frac = 0.0  # of the records, unreadable, to do without
 

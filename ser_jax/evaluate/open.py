@@ -10,6 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from ser_jax.config.recorded import complete, unknown_settings
+from ser_jax.data.cores import workers_for
 from ser_jax.evaluate.data import EvalData
 from ser_jax.evaluate.encoder import FrozenEncoder
 from ser_jax.evaluate.run import TrainedRun
@@ -113,7 +114,7 @@ def open_run(
         batch_size=-(-batch_size // mesh.size) * mesh.size,
         num_pictures=num_pictures,
         num_threads=config.loader.num_threads,
-        num_workers=config.loader.num_workers,
+        num_workers=workers_for(config.loader.num_workers),
         seed=config.seed,
         workdir=path,
         step=meta["step"],

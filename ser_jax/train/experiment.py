@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from ser_jax.config import defaults as config_lib
 from ser_jax.config.normalization import own_normalization
 from ser_jax.config.recorded import complete
+from ser_jax.data.cores import workers_for
 from ser_jax.data.crops import CROP_PARAMS, CropSpec, eval_resize_px
 from ser_jax.methods.learner import Learner
 from ser_jax.methods.objectives import OBJECTIVES
@@ -50,7 +51,7 @@ class Experiment:
         accumulate_steps: Parts of a device's rows, encoded one after the other.
         image_size: Pixels a side of the images that are evaluated, and of most views.
         num_threads: Threads of a process that decode.
-        num_workers: Processes that decode instead; 0: none.
+        num_workers: Processes that decode instead, on this host; 0: none.
         prefetch_batches: Batches the loader is ahead.
         loader_timeout_s: Seconds that a batch may take.
         max_bad_frac: Share of the records that may be unreadable.
@@ -248,7 +249,7 @@ def build(
         accumulate_steps=config.optimizer.accumulate_steps,
         image_size=config.augment.image_size,
         num_threads=config.loader.num_threads,
-        num_workers=config.loader.num_workers,
+        num_workers=workers_for(config.loader.num_workers),
         prefetch_batches=config.loader.prefetch_batches,
         loader_timeout_s=config.loader.timeout_s,
         max_bad_frac=config.loader.max_bad_frac,

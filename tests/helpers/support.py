@@ -42,6 +42,7 @@ def tiny_config(objective: str = "moco_v3", regularizer: str = "ser", **override
     config.total_epochs = 4.0
     config.dataset.name = "digits"
     config.loader.num_threads = 2
+    config.loader.num_workers = 0
     config.augment.recipe = "plain"
     config.augment.image_size = 16
     config.augment.local_size = 8
