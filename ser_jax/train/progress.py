@@ -2,12 +2,14 @@
 
 import collections
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
 import numpy as np
 
+from ser_jax.data.cores import advice
 from ser_jax.data.progress import ProgressLine
 from ser_jax.methods.metric import Metric, Panel
 
@@ -32,6 +34,9 @@ SPEEDS = (IMAGES_PER_S, STEP_MS_P50, STEP_MS_P95, MFU)
 
 _WINDOW_STEPS = 100
 _TIMED_STEPS = 1000
+_MUCH_WAITING, _TOLD_EVERY_S = 0.1, 600.0
+
+_logger = logging.getLogger(__name__)
 
 
 class Progress:
@@ -170,3 +175,36 @@ class Stopwatch:
         fraction = self._inside / max(now - self._since, 1e-9)
         self._inside, self._since = 0.0, now
         return fraction
+
+
+class WaitWarning:
+    """Tells, now and then, that the steps wait for the loader, and what to change."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Has told nothing.
+
+        Args:
+            clock: Seconds from any origin.
+        """
+        self._clock = clock
+        self._quiet_until: float | None = None
+
+    def note(self, fraction: float, num_threads: int, num_workers: int) -> None:
+        """Takes note of a share of time, and warns if it is more than a tenth.
+
+        Args:
+            fraction: Spent waiting for data. The first is that of a loader that starts,
+                and no reason to warn.
+            num_threads: The loader's, in each worker.
+            num_workers: The loader's.
+        """
+        now = self._clock()
+        if self._quiet_until is None:
+            self._quiet_until = now
+        elif fraction > _MUCH_WAITING and now >= self._quiet_until:
+            self._quiet_until = now + _TOLD_EVERY_S
+            _logger.warning(
+                "The steps wait for data %.0f %% of the time: the loader is too slow "
+                "for them. %s Its own speed: python -m ser_jax.benchmark.",
+                *(100 * fraction, advice(num_threads, num_workers)),
+            )

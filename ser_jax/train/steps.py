@@ -22,7 +22,13 @@ from ser_jax.train.lost import PROBE, WAIT, Lost
 from ser_jax.train.memory import peaks
 from ser_jax.train.preemption import StopSignal
 from ser_jax.train.profile import Profile
-from ser_jax.train.progress import DATA_WAIT_FRAC, UNREADABLE, Progress, Stopwatch
+from ser_jax.train.progress import (
+    DATA_WAIT_FRAC,
+    UNREADABLE,
+    Progress,
+    Stopwatch,
+    WaitWarning,
+)
 from ser_jax.train.save_clock import SaveClock
 from ser_jax.train.sharding import shard_batch
 from ser_jax.train.step import GRAD_NORM, TrainState, TrainStep
@@ -78,7 +84,7 @@ class Steps:
         self._pending: tuple[int, Metrics, bool] | None = None
         self._skipped_in_a_row = 0
         self._problem: UnreadableRecordError | None = None
-        self._waiting = Stopwatch()
+        self._waiting, self._warning = Stopwatch(), WaitWarning()
         self._clock = SaveClock(self.experiment.save_every_minutes, self._step)
         # Several processes stop at a step they agree on: each must come to it.
         self._is_alone = jax.process_count() == 1
@@ -202,7 +208,11 @@ class Steps:
         self._check(step, values)
         self.progress.update(step, values)
         if log:
-            values[DATA_WAIT_FRAC.name] = self._waiting.fraction()
+            waited = self._waiting.fraction()
+            self._warning.note(
+                waited, self.experiment.num_threads, self.experiment.num_workers
+            )
+            values[DATA_WAIT_FRAC.name] = waited
             values |= self.progress.speeds() | self.lost.seconds
             values |= peaks(self.mesh.local_devices)
             if self.unreadable.indices:

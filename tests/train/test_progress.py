@@ -1,10 +1,11 @@
 """Progress: speed without compilation and pauses, and what a stream gets to see."""
 
 import io
+import logging
 
 import pytest
 
-from ser_jax.train.progress import Progress, Stopwatch
+from ser_jax.train.progress import Progress, Stopwatch, WaitWarning
 
 
 class Clock:
@@ -134,3 +135,24 @@ def test_stopwatch_gives_the_share_of_time_inside_and_starts_anew():
     assert watch.fraction() == 0.25
     now = 5.0
     assert watch.fraction() == 0.0
+
+
+def test_waiting_is_told_with_what_to_change_once_in_ten_minutes(caplog):
+    """Red if the loader's start counts, a tenth is too much, or each row is told."""
+    clock = Clock()
+    warning = WaitWarning(clock)
+    for fraction, seconds, told in (
+        (0.9, 0, 0),  # the first: workers start
+        (0.1, 1, 0),
+        (0.43, 1, 1),
+        (0.9, 598, 1),
+        (0.9, 2, 2),
+        (0.0, 700, 2),
+        (0.2, 1, 3),
+    ):
+        clock.now += seconds
+        with caplog.at_level(logging.WARNING):
+            warning.note(fraction, 1, 10_000)
+        assert len(caplog.records) == told
+    assert "43 % of the time" in caplog.messages[0]
+    assert "10000 threads" in caplog.messages[0]  # what `advice` has to say

@@ -1,10 +1,11 @@
-"""Steps that meet records that cannot be read, alone and beside other processes."""
+"""Steps: records that cannot be read, alone and beside others; waits that are told."""
 
 import types
 
 import pytest
 
 from ser_jax.data.sources import UnreadableRecordError
+from ser_jax.train.progress import Stopwatch
 from ser_jax.train.steps import Steps
 
 
@@ -70,3 +71,32 @@ def test_what_was_trained_is_saved(is_alone, last):
     with pytest.raises(UnreadableRecordError, match="batch 4"):
         steps.run(loader)
     assert saved == [last]
+
+
+def test_a_logged_row_says_and_warns_how_long_steps_waited(caplog):
+    """Of the second row on: the first is that of a loader that starts."""
+    rows, clock = [], iter(range(100))
+    resolved = types.SimpleNamespace(stop_step=10)
+    steps = Loop(
+        experiment=types.SimpleNamespace(
+            resolved=resolved, num_threads=10_000, num_workers=1
+        ),
+        mesh=None,
+        state=types.SimpleNamespace(step=0),
+        train_step=None,
+        equiv_grad_norm=None,
+        probe=None,
+        write=lambda step, values: rows.append(values["data_wait_frac"]),
+        progress=types.SimpleNamespace(update=lambda *_: None, images_per_s=None),
+        save=None,
+        should_stop=None,
+        unreadable=types.SimpleNamespace(indices=()),
+    )
+    steps._waiting = Stopwatch(lambda: next(clock))
+    for step in (1, 2, 3):
+        with steps._waiting:
+            pass
+        steps._pending = (step, {"loss": 1.0, "grad_norm": 1.0}, True)
+        steps._record()
+    assert rows == [1 / 3] * 3
+    assert ["33 % of the time" in message for message in caplog.messages] == [True]
