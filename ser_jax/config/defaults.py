@@ -87,7 +87,7 @@ def base_config(objective: str = "moco_v3", regularizer: str = "none") -> Config
     config.augment.local_crop_scale = ()  # likewise
     config.augment.flip_prob = 0.5
     config.augment.rot90_prob = 0.0
-    config.augment.resample = "cv2"  # or "pil" (bicubic), "bilinear"
+    config.augment.resample = "cv2"  # or "cv2_reduced", "pil", "bilinear"
 
     config.model = ConfigDict()
     config.model.variant = "S/16"

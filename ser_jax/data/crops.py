@@ -32,6 +32,8 @@ class CropSpec:
         resample: "cv2": pixel-area averaging where the crop is at least as large as the
             output on both sides, bicubic (a = -0.75) otherwise; fast. "pil": Pillow's
             antialiased bicubic (a = -0.5), as torchvision does on PIL images.
+            "cv2_reduced": "cv2" from a JPEG that is decoded at 1/2, 1/4 or 1/8 of its
+            sides where all crops have at least their own size left, in whole pixels.
             "bilinear": Pillow's antialiased bilinear, as MoCo v3's and SER's
             transforms.
         centre_frac: If not 0, nothing is random: the central square is cut, its side
@@ -43,7 +45,7 @@ class CropSpec:
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip_prob: float = 0.5
-    resample: Literal["cv2", "pil", "bilinear"] = "cv2"
+    resample: Literal["cv2", "cv2_reduced", "pil", "bilinear"] = "cv2"
     centre_frac: float = 0.0
 
     def __post_init__(self):
@@ -62,10 +64,10 @@ class CropSpec:
                 f"crop {self.name!r}: centre_frac is a share of the short side, in "
                 f"(0, 1], or 0 for a random crop; got {self.centre_frac}"
             )
-        if self.resample not in ("cv2", "pil", "bilinear"):
+        if self.resample not in ("cv2", "cv2_reduced", "pil", "bilinear"):
             raise ValueError(
-                f"crop {self.name!r}: resample must be 'cv2', 'pil' or 'bilinear', got "
-                f"{self.resample!r}"
+                f"crop {self.name!r}: resample must be 'cv2', 'cv2_reduced', 'pil' or "
+                f"'bilinear', got {self.resample!r}"
             )
 
 

@@ -52,7 +52,16 @@ class Header(NamedTuple):
     factor: int
 
 
-def decode_image(data: bytes) -> np.ndarray:
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width, px, of a JPEG that `decode_image` can reduce; else None."""
+    try:
+        height, width = simplejpeg.decode_jpeg_header(data)[:2]
+    except ValueError:  # no JPEG, or one that only Pillow reads
+        return None
+    return (height, width) if height * width <= MAX_PIXELS else None
+
+
+def decode_image(data: bytes, factor: int = 1) -> np.ndarray:
     """The image as RGB.
 
     Grey is repeated over the channels, a palette looked up, CMYK converted, alpha
@@ -62,6 +71,8 @@ def decode_image(data: bytes) -> np.ndarray:
 
     Args:
         data: An encoded image: JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, JPEG 2000, AVIF.
+        factor: By what the sides are divided, rounded up: 1, 2, 4 or 8. More than 1
+            only of an image that has a `jpeg_size`.
 
     Returns:
         Pixels, `[h, w, 3]`, uint8.
@@ -76,13 +87,21 @@ def decode_image(data: bytes) -> np.ndarray:
                 height, width = simplejpeg.decode_jpeg_header(data)[:2]
                 if height * width <= MAX_PIXELS:
                     with _turn(height * width):
-                        return simplejpeg.decode_jpeg(data, colorspace="RGB")
+                        return simplejpeg.decode_jpeg(
+                            data,
+                            colorspace="RGB",
+                            min_height=-(-height // factor),
+                            min_width=-(-width // factor),
+                        )
             except ValueError:
                 # It refuses what libjpeg only warns about (stray bytes between markers,
                 # as in a few ImageNet files); Pillow reads those and has the last word.
                 pass
         with _open(data) as image, _turn(image.width * image.height):
-            return _pixels(image)
+            pixels = _pixels(image)
+            if factor == 1:
+                return pixels
+            return np.asarray(Image.fromarray(pixels).reduce(factor))
     except Exception as error:  # on broken bytes a codec may raise anything
         raise UnreadableImageError(_reason(error, data)) from error
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -11,7 +12,7 @@ from PIL import Image
 
 from ser_jax.data.area import shrink
 from ser_jax.data.crops import CropSpec
-from ser_jax.data.decode import decode_image
+from ser_jax.data.decode import decode_image, jpeg_size
 
 # The loader's threads fill the cores already; OpenCV's own pool would fight them.
 cv2.setNumThreads(0)
@@ -133,21 +134,20 @@ class RandomCrops(grain.transforms.RandomMap):
         Raises:
             UnreadableImageError: If the image cannot be decoded.
         """
-        image = decode_image(example["image"])
-        height, width = image.shape[:2]
+        data = example["image"]
+        size = jpeg_size(data) if self._reduces else None
+        if size is None:
+            image, factor = decode_image(data), 1
+            drawn = self._draw(example, rng, *image.shape[:2])
+        else:
+            drawn = self._draw(example, rng, *size)
+            factor = self._factor([box for box, _ in drawn])
+            image = decode_image(data, factor)
+        height, width = size or image.shape[:2]
         crops, params = {}, {}
-        sample, box_rng = sample_box, rng
-        if self.pair_seed is not None:
-            sample = _shared_box
-            pair = int(example["position"]) // 2
-            box_rng = np.random.default_rng((self.pair_seed, pair))
-        for spec in self.specs:
-            if spec.centre_frac:
-                box, flip = centre_box(height, width, spec.centre_frac), False
-            else:
-                box = sample(box_rng, height, width, spec)
-                flip = rng.random() < spec.flip_prob
-            top, left, h, w = box
+        for spec, (box, flip) in zip(self.specs, drawn, strict=True):
+            top, left, h, w = (side // factor for side in box)
+            box = (top * factor, left * factor, h * factor, w * factor)
             crop = _resize(
                 image[top : top + h, left : left + w], spec.size_px, spec.resample
             )
@@ -159,6 +159,36 @@ class RandomCrops(grain.transforms.RandomMap):
             "label": np.int64(example["label"]),
             "index": np.int64(example["index"]),
         }
+
+    @property
+    def _reduces(self) -> bool:
+        return all(spec.resample == "cv2_reduced" for spec in self.specs)
+
+    def _factor(self, boxes: Sequence[tuple[int, ...]]) -> int:
+        """By what sides can be divided and no crop be smaller than what is wanted."""
+        left = min(
+            min(box[2:]) / spec.size_px
+            for spec, box in zip(self.specs, boxes, strict=True)
+        )
+        return next(factor for factor in (8, 4, 2, 1) if factor <= max(left, 1))
+
+    def _draw(
+        self, example: dict[str, Any], rng: np.random.Generator, height: int, width: int
+    ) -> list[tuple[tuple[int, int, int, int], bool]]:
+        """Box and flip of each crop."""
+        sample, box_rng = sample_box, rng
+        if self.pair_seed is not None:
+            sample = _shared_box
+            pair = int(example["position"]) // 2
+            box_rng = np.random.default_rng((self.pair_seed, pair))
+        drawn = []
+        for spec in self.specs:
+            if spec.centre_frac:
+                drawn.append((centre_box(height, width, spec.centre_frac), False))
+            else:
+                box = sample(box_rng, height, width, spec)
+                drawn.append((box, rng.random() < spec.flip_prob))
+        return drawn
 
 
 _MOST_ASPECT = 16

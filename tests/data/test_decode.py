@@ -231,3 +231,32 @@ def test_size_without_pixels(kind):
     assert decode.read_size(stream.getvalue()[:-8]) == (5, 7)
     with pytest.raises(decode.UnreadableImageError, match="none of JPEG"):
         decode.read_size(b"no picture")
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+def test_jpegs_are_decoded_at_a_part_of_their_sides(factor):
+    """Also one that simplejpeg refuses."""
+    picture = photo(83, 121)
+    jpeg = encode(Image.fromarray(picture), "JPEG", quality=95)
+    assert decode.jpeg_size(jpeg) == (83, 121)
+    marker = jpeg.index(b"\xff\xdb")
+    small = np.asarray(Image.fromarray(picture).reduce(factor))  # rounded up
+    assert small.shape == (-(-83 // factor), -(-121 // factor), 3)
+    for data in (jpeg, jpeg[:marker] + b"\x00\x00" + jpeg[marker:]):
+        decoded = decode.decode_image(data, factor)
+        assert decoded.shape == small.shape and decoded.dtype == np.uint8
+        assert np.abs(decoded.astype(int) - small)[:-1, :-1].mean() < 3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (7, 7), (9, 2)])
+def test_tiny_jpegs_are_decoded_whole(size):
+    """Not at 7/8, though that rounds up to as many pixels."""
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    jpeg = encode(Image.fromarray(noise), "JPEG", quality=95)
+    expected = np.asarray(Image.open(io.BytesIO(jpeg)))
+    np.testing.assert_array_equal(decode.decode_image(jpeg), expected)
+
+
+def test_what_cannot_be_reduced_has_no_jpeg_size():
+    huge = bomb_jpeg(30_000, 30_000)
+    assert [decode.jpeg_size(data) for data in (PNG, b"", huge)] == [None] * 3

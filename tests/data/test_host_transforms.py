@@ -244,3 +244,64 @@ def test_centre_crops_are_the_central_square_unflipped():
     np.testing.assert_array_equal(
         out["crop_params"]["plain"], [10, 20, 20, 20, 40, 60, 0]
     )
+
+
+def test_large_jpegs_are_decoded_small_where_no_crop_loses_by_it(monkeypatch):
+    """Crops are those of the whole picture in the same, reported boxes.
+
+    Red if a picture is reduced below what a crop needs, or not at all, or boxes are
+    not told as they were cut.
+    """
+    factors, whole = [], ht.decode_image
+    monkeypatch.setattr(
+        ht, "decode_image", lambda d, *f: factors.append(f) or whole(d, *f)
+    )
+    picture = photo(601, 803)
+    jpeg = encode(Image.fromarray(picture), "JPEG", quality=95)
+    pixels = whole(jpeg)
+    for scale, size_px, least, most in (
+        ((0.5, 1.0), 64, 4, 8),
+        ((0.5, 1.0), 200, 1, 2),
+        ((0.01, 0.02), 64, 1, 1),
+    ):
+        specs = tuple(
+            CropSpec(name, size_px, scale, resample="cv2_reduced") for name in "ab"
+        )
+        factors.clear()
+        for seed in range(12):
+            rng = np.random.default_rng(seed)
+            out = ht.RandomCrops(specs).random_map(example(jpeg), rng)
+            ((factor,),) = factors[seed:]
+            sides = []
+            for name, crop in out["crops"].items():
+                top, left, h, w, *size, flip = out["crop_params"][name].astype(int)
+                assert size == [601, 803] and top + h <= 601 and left + w <= 803
+                box = pixels[top : top + h, left : left + w]
+                same = ht._resize(box, size_px, "cv2")
+                same = same[:, ::-1] if flip else same
+                assert np.abs(same.astype(int) - crop).mean() < 1
+                sides += [h, w]
+            assert least <= factor <= most
+            assert min(sides) >= factor * size_px or factor == 1
+            if factor < 8:  # no more was to be had
+                assert min(sides) < 2 * factor * size_px
+
+
+def test_what_is_no_jpeg_is_cropped_whole():
+    """And a JPEG that other crops want whole."""
+    png = encode(Image.fromarray(photo(300, 400)), "PNG")
+    specs = [CropSpec("a", 8, resample=name) for name in ("cv2", "cv2_reduced")]
+    plain, reduced = (
+        ht.RandomCrops((spec,)).random_map(example(png), np.random.default_rng(0))
+        for spec in specs
+    )
+    np.testing.assert_array_equal(plain["crops"]["a"], reduced["crops"]["a"])
+    whole = dict(scale=(0.9, 1.0), flip_prob=0.0)
+    mixed = [CropSpec(n, 8, resample=n, **whole) for n in ("cv2_reduced", "pil")]
+    jpeg = encode(Image.fromarray(photo(301, 401)), "JPEG", quality=95)
+    out = ht.RandomCrops(tuple(mixed)).random_map(
+        example(jpeg), np.random.default_rng(0)
+    )
+    box = ht.sample_box(np.random.default_rng(0), 301, 401, mixed[0])
+    assert any(side % 8 for side in box)  # so that it would be another
+    np.testing.assert_array_equal(out["crop_params"]["cv2_reduced"][:4], box)
