@@ -150,7 +150,8 @@ def _compare(file: PathLike, other: epath.Path) -> None:
     the sizes are compared.
     """
     about = client(other).info(os.fspath(other))
-    found, expected = [os.stat(file).st_size], [about["size"]]
+    found: list[Any] = [os.stat(file).st_size]
+    expected = [about["size"]]
     if scheme_of(other) == "gs":
         found.append(_crc32c(file))
         expected.append(about["crc32c"])

@@ -79,15 +79,18 @@ def test_a_logged_row_says_and_warns_how_long_steps_waited(caplog):
     resolved = types.SimpleNamespace(stop_step=10)
     steps = Loop(
         experiment=types.SimpleNamespace(
-            resolved=resolved, num_threads=10_000, num_workers=1
+            resolved=resolved,
+            num_threads=10_000,
+            num_workers=1,
+            save_every_minutes=0.0,
         ),
-        mesh=None,
+        mesh=types.SimpleNamespace(local_devices=()),
         state=types.SimpleNamespace(step=0),
         train_step=None,
         equiv_grad_norm=None,
         probe=None,
         write=lambda step, values: rows.append(values["data_wait_frac"]),
-        progress=types.SimpleNamespace(update=lambda *_: None, images_per_s=None),
+        progress=types.SimpleNamespace(update=lambda *_: None, speeds=dict),
         save=None,
         should_stop=None,
         unreadable=types.SimpleNamespace(indices=()),
