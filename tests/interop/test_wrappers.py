@@ -105,7 +105,7 @@ def test_other_names_are_the_same(places, names):
         (["_orig_mod."], [], {}, "timm_or_dino", "online", ()),
         (["module."], [], {}, "timm_or_dino", "online", ()),
         (["_orig_mod.module."], ["model"], {}, "deit", "online", ()),
-        (["module."], ["teacher"], {}, "ser_moco", "teacher", ()),
+        (["module."], ["teacher"], {}, "other", "teacher", ()),
         ([""], ["state_dict"], {"version": 2}, "timm_training", "online", ()),
         ([""], ["state_dict"], {"epoch": 2}, "other", "online", ()),
         (["module."], ["state_dict"], {"arch": "vit"}, "other", "online", ()),

@@ -27,7 +27,7 @@ class SEROnMoCo(Layout):
 
     def role(self, place: Place) -> str | None:
         """By the dictionary's name."""
-        return None if place.module_prefix else in_path(place, *self.roles)
+        return None if place.prefix else in_path(place, *self.roles)
 
 
 class SEROnBarlow(Layout):
@@ -38,7 +38,7 @@ class SEROnBarlow(Layout):
 
     def role(self, place: Place) -> str | None:
         """By the dictionary's name and `norm_equiv`."""
-        alone = in_path(place, "model") and not place.module_prefix
+        alone = in_path(place, "model") and not place.prefix
         return "online" if alone and place.has_norm_equiv else None
 
 
