@@ -85,7 +85,7 @@ class Steps:
         self._skipped_in_a_row = 0
         self._problem: UnreadableRecordError | None = None
         self._waiting, self._warning = Stopwatch(), WaitWarning()
-        self._clock = SaveClock(self.experiment.save_every_minutes, self._step)
+        self._save_clock = SaveClock(self.experiment.save_every_minutes, self._step)
         # Several processes stop at a step they agree on: each must come to it.
         self._is_alone = jax.process_count() == 1
 
@@ -175,7 +175,7 @@ class Steps:
         # Every probed state is saved: else the best of them could not be kept.
         probe_due = self.probe and (last or (every and step % every == 0))
         save_due = step % self.experiment.save_every_steps == 0
-        if stop or probe_due or last or save_due or self._clock.is_due(step):
+        if stop or probe_due or last or save_due or self._save_clock.is_due(step):
             self._record()  # a step's row comes before its scores
             with self.progress.pause():
                 scores: dict[str, float] = {}
@@ -194,7 +194,7 @@ class Steps:
     def _keep(self, scores: dict[str, float]) -> None:
         self._record()  # nothing is saved before its loss is known
         self.save(self._step, self.state, scores)
-        self._clock.saved(self._step)
+        self._save_clock.saved(self._step)
 
     def _record(self) -> None:
         """Fetches, checks and logs the pending step's metrics, if one is pending."""
