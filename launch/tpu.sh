@@ -100,7 +100,7 @@ run_status() {
 # What all words come to: done, stopped, running, interrupted, failed, unreachable.
 run_state() {
   local words
-  words=$(run_status 2>/dev/null) || words=""
+  words=$(run_status 2>/dev/null </dev/null) || words=""
   words=$(sed -n 's/^run on [^ ]*: //p' <<<"$words" | sort -u | tr '\n' ' ')
   case " $words" in
     " ") echo unreachable ;;
