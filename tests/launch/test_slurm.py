@@ -54,7 +54,10 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path):
-    return Cluster(tmp_path)
+    yield (cluster := Cluster(tmp_path))
+    if not cluster.read("ended"):
+        for group in cluster.read("groups").split():
+            subprocess.run(["kill", "-KILL", "--", f"-{group}"], capture_output=True)
 
 
 def step_of(cluster):

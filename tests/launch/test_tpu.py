@@ -70,7 +70,9 @@ class Slice:
 
 @pytest.fixture
 def on_slice(tmp_path):
-    return Slice(tmp_path)
+    yield Slice(tmp_path)
+    for pid in tmp_path.glob("worker*/ser_jax_run/pid"):  # of a test that failed
+        subprocess.run(["kill", "-KILL", "--", f"-{pid.read_text().strip()}"])
 
 
 @pytest.fixture(scope="module")
