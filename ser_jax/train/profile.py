@@ -2,10 +2,13 @@
 
 import logging
 import re
+import shutil
+import tempfile
 
 import jax
 
-from ser_jax.storage.files import PathLike
+from ser_jax.storage.bucket import scheme_of, upload_folder
+from ser_jax.storage.files import PathLike, as_path
 
 _logger = logging.getLogger(__name__)
 
@@ -77,6 +80,7 @@ class Profile:
             steps: Which steps; none: no trace is ever made.
         """
         self._folder, self._steps, self._is_on = folder, steps, False
+        self._written: PathLike = folder  # on this machine
 
     def begins(self, step: int) -> bool:
         """Whether to `start` before this step."""
@@ -90,7 +94,9 @@ class Profile:
         """Begins a trace; all steps before are done."""
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = 0
-        jax.profiler.start_trace(str(self._folder), profiler_options=options)
+        if scheme_of(self._folder):
+            self._written = tempfile.mkdtemp(prefix="ser_jax_")
+        jax.profiler.start_trace(str(self._written), profiler_options=options)
         self._is_on = True
 
     def stop(self) -> None:
@@ -98,6 +104,9 @@ class Profile:
         if self._is_on:
             self._is_on = False
             jax.profiler.stop_trace()
+            if self._written != self._folder:
+                upload_folder(self._written, as_path(self._folder))
+                shutil.rmtree(self._written)
             which = self._steps[0], self._steps[-1], self._folder
             _logger.info("Trace of steps %d to %d: %s", *which)
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ser_jax.storage.files import as_path
 from ser_jax.train.profile import Profile, steps_of, still_to_come
 
 
@@ -50,3 +51,11 @@ def test_a_trace_is_written_if_the_run_ends_in_it(tmp_path):
     profile.close()
     profile.close()
     assert len(list(tmp_path.rglob("*.xplane.pb"))) == 1
+
+
+def test_a_trace_of_a_run_in_a_bucket_is_uploaded(bucket, bucket_server):
+    profile = Profile(as_path(f"gs://{bucket}/profile"), range(1, 2))
+    profile.start()
+    profile.stop()
+    names = bucket_server.names(f"{bucket}/profile/")
+    assert [name for name in names if name.endswith(".xplane.pb")]
