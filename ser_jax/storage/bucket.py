@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import os
 import posixpath
+import shutil
 from typing import Any
 
 import fsspec
@@ -108,7 +109,14 @@ def upload(file: PathLike, target: epath.Path) -> None:
     Raises:
         OSError: If the bucket has other bytes then.
     """
-    client(target).put_file(os.fspath(file), os.fspath(target))
+    out = client(target).open(os.fspath(target), "wb", block_size=_CHUNK_BYTES)
+    try:
+        with open(file, "rb") as source:
+            shutil.copyfileobj(source, out, _CHUNK_BYTES)
+    except BaseException:
+        out.closed = True  # else what it has until then would become the object
+        raise
+    out.close()
     _compare(file, target)
 
 
@@ -151,7 +159,7 @@ def _compare(file: PathLike, other: epath.Path) -> None:
     """
     about = client(other).info(os.fspath(other))
     found: list[Any] = [os.stat(file).st_size]
-    expected = [about["size"]]
+    expected: list[Any] = [about["size"]]
     if scheme_of(other) == "gs":
         found.append(_crc32c(file))
         expected.append(about["crc32c"])

@@ -87,6 +87,7 @@ def test_what_arrives_damaged_gets_no_name(data, tmp_path, monkeypatch):
 
     def fail(source, file):
         if "train" in source.name:
+            epath.Path(file).write_text("half")
             raise OSError("is not what was copied")
         download(source, file)
 

@@ -24,6 +24,7 @@ _UPLOAD = re.compile(r"/(?:resumable/)?upload/storage/v1/b/([^/]+)/o")
 _OBJECT = re.compile(r"/(?:download/)?storage/v1/b/([^/]+)/o/([^/]+)")
 _LIST = re.compile(r"/storage/v1/b/([^/]+)/o")
 _BUCKET = re.compile(r"/storage/v1/b/([^/]+)")
+_BUCKETS = re.compile(r"/storage/v1/b")  # whose making changes nothing
 _MOVE = re.compile(r"/storage/v1/b/([^/]+)/o/([^/]+)/moveTo/o/([^/]+)")
 _COPY = re.compile(
     r"/storage/v1/b/([^/]+)/o/([^/]+)/(?:rewriteTo|copyTo)/b/([^/]+)/o/([^/]+)"
@@ -108,6 +109,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 (_OBJECT, self._object),
                 (_LIST, self._list),
                 (_BUCKET, self._bucket),
+                (_BUCKETS, self._bucket),
             ):
                 if match := pattern.fullmatch(path):
                     handle(*map(urllib.parse.unquote, match.groups()))
@@ -284,7 +286,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 last = entry if kind is prefixes else name
         self._answer_json(_page(items, prefixes))
 
-    def _bucket(self, bucket: str) -> None:
+    def _bucket(self, bucket: str = "new") -> None:
         about = {"kind": "storage#bucket", "name": bucket, "id": bucket}
         self._answer_json(about | {"location": "US", "storageClass": "STANDARD"})
 
@@ -303,3 +305,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 def _page(items: list[dict], prefixes: list[str]) -> dict:
     return {"kind": "storage#objects", "items": items, "prefixes": prefixes}
+
+
+if __name__ == "__main__":
+    with serving() as running:
+        print(running.url, flush=True)
+        threading.Event().wait()

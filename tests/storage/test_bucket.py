@@ -1,6 +1,8 @@
 """Files in buckets: whole, verified, moved, appended to never."""
 
+import gc
 import os
+import shutil
 
 import pytest
 from etils import epath
@@ -42,6 +44,21 @@ def test_a_file_is_there_whole_or_not_at_all(root, bucket, bucket_server):
     assert bucket_server.names(bucket) == [
         f"{bucket}/run/{name}" for name in ("a.txt", "b.json", "log")
     ]
+
+
+def test_an_upload_that_is_interrupted_changes_nothing(root, tmp_path, monkeypatch):
+    path = write_text(root / "a", "old")
+    (tmp_path / "new").write_text("new, and longer")
+
+    def stop(source, out, size):
+        out.write(source.read(3))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "copyfileobj", stop)
+    with pytest.raises(KeyboardInterrupt):
+        buckets.upload(tmp_path / "new", path)
+    gc.collect()
+    assert path.read_text() == "old\n"
 
 
 def test_folders_are_written_listed_and_moved(root):

@@ -5,9 +5,9 @@ import threading
 import time
 
 import pytest
-from etils import epath
 
 from ser_jax.storage import lease
+from ser_jax.storage.files import as_path
 from ser_jax.storage.lock import only_writer
 
 
@@ -16,7 +16,7 @@ def folder(bucket, monkeypatch):
     monkeypatch.setattr(lease, "RENEW_S", 0.05)
     monkeypatch.setattr(lease, "STALE_S", 0.4)
     monkeypatch.setattr(lease, "_POLL_S", 0.02)
-    return epath.Path(f"gs://{bucket}/run")
+    return as_path(f"gs://{bucket}/run")
 
 
 def content(folder):
@@ -58,11 +58,12 @@ def test_the_lock_of_a_process_that_was_killed_here_is_free_at_once(
 ):
     with only_writer(folder):
         mine = content(folder)
-    monkeypatch.setattr(lease, "STALE_S", 1e9)
+    monkeypatch.setattr(lease, "STALE_S", 10.0)
     mine["process"]["started"] = "1"  # another with its number
     (folder / ".lock").write_text(json.dumps(mine))
+    started = time.monotonic()
     with only_writer(folder):
-        pass
+        assert time.monotonic() - started < 5
 
 
 def test_who_has_lost_the_lock_is_told_and_takes_nothing_away(folder):

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -115,6 +116,24 @@ def check_evaluation(workdir, here, scratch):
     on_disk = open_run(here, batch_size=64).features("eval").by_name
     for name, rows in anew.features("eval").by_name.items():
         np.testing.assert_array_equal(rows, on_disk[name])
+
+
+def test_a_run_whose_lock_was_taken_saves_nothing_more(
+    config, local, workdir, bucket_server, monkeypatch
+):
+    monkeypatch.setattr(lease, "RENEW_S", 0.05)
+
+    def take(key):  # while the run waits for its first file to be there
+        if key.endswith("run/parameters.txt"):
+            (workdir / ".lock").write_text('{"holder": "process 7 on tpu-3"}')
+            time.sleep(1)
+
+    bucket_server.before_write.append(take)
+    with pytest.raises(OSError, match="written to by process 7 on tpu-3"):
+        run(config, workdir, 4)
+    bucket_server.before_write.clear()
+    assert list_steps(workdir / "checkpoints") == []
+    assert "tpu-3" in (workdir / ".lock").read_text()
 
 
 def test_two_processes_are_killed_in_mid_save_and_one_goes_on(
