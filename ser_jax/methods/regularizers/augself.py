@@ -1,4 +1,16 @@
-"""AugSelf: predict from two views' features how their augmentations differ."""
+"""AugSelf: predict from two views' features how their augmentations differ.
+
+    loss_equiv = sum over targets of  target_weight * mean_i l(p_i, d_i)
+
+    p_i = predictor([f_v, f_w])             a predictor for each target
+    d_i = target(v) - target(w)             how v and w were made, `TARGETS`
+    l(p, d) = mean (tanh(p) - d)^2          crop, color, blur, solarize
+            = binary cross-entropy          flip: is d = 1, both flipped or neither
+            = cross-entropy                 rotation: quarter turns between the two
+
+f_v and f_w are an image's features in its two views; i runs over (v, w) and (w, v) of
+all images of the global batch. A target of weight 0 is not there.
+"""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,20 @@
-"""EquiMod: predict an augmented view's embedding from the plain image's."""
+"""EquiMod: predict an augmented view's embedding from the plain image's.
+
+    loss_equiv = mean_i (l(y_i, p_i) + l(p_i, y_i)) / 2
+
+    l(z, z+) = -log( e^s(z, z+) / sum_{z' != z} e^s(z, z') )    negatives = "all"
+             = 2 temperature * -log( e^s(z, z+) / sum_k e^s(z, k) )    "cross"
+    s(z, z') = cos(z, z') / temperature
+
+    y_i = projector(feature of view v of an image)             `views`
+    y_0 = projector(feature of the plain image)                `plain`
+    p_i = predictor([y_0, g_t(t_i)])                           `predicted`
+    t_i = the view's augmentation as a vector, standardised    `Standardizer`
+
+i runs over both augmented views of all images of the global batch; z' over all y and p
+but z, k over all of the other kind, as constants. `nt_xent` has the first l,
+`symmetric_info_nce` the second.
+"""
 
 import dataclasses
 from collections.abc import Mapping

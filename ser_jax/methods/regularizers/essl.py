@@ -1,4 +1,10 @@
-"""E-SSL: tell by how many quarter turns a small crop was rotated."""
+"""E-SSL: tell by how many quarter turns a small crop was rotated.
+
+    loss_equiv = mean over images i and turns r of  -log softmax(head(f_ir))_r
+
+f_ir is the feature of image i's small crop, turned by r quarters counter-clockwise, r
+from 0 to 3; the four are copies of one crop with one colour.
+"""
 
 import dataclasses
 from collections.abc import Mapping

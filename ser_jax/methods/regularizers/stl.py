@@ -1,4 +1,22 @@
-"""STL: carry a transformation seen on one image over to another image."""
+"""STL: carry a transformation seen on one image over to another image.
+
+    loss_equiv = loss_view + trans_weight * loss_trans
+
+    loss_view  = mean_i  c(e_i, p_i) + c(p_i, e_i)
+    loss_trans = mean_j  c(t_j, t_j') + c(t_j', t_j)
+    c(q, k+) = 2 temperature * -log( e^s(q, k+) / sum_k e^s(q, k) ), keys constant
+    s(q, k) = cos(q, k) / temperature
+
+    e_i = projector(f_v)                            `embedded`
+    p_i = projector(A(u_wv of the partner) f_w)     `predicted`, from the other view
+    u_wv = trans_backbone([f_w, f_v])               code of the change from w to v
+    A(u) = hypernetwork's d x d matrix, linear in u
+    t_j, t_j' = trans_projector(u)                  `even_codes`, `odd_codes`
+
+v and w are an image's two views. Images 2i and 2i + 1 are partners, cropped and
+coloured alike. i runs over both views of all images of the global batch, j over both
+directions of all pairs. `symmetric_info_nce` has c both ways.
+"""
 
 import dataclasses
 from collections.abc import Mapping
