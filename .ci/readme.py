@@ -1,9 +1,11 @@
-"""Runs the commands of README, word for word but for what one small machine lacks.
+"""Runs the commands of README and of the site's pages for those who begin.
+
+Word for word, but for what one small machine lacks:
 
     python .ci/readme.py SCRATCH
 
-Every line of a bash block is run, and the python block last: in the order of the page,
-but two at a time where they name no file in common. The rules:
+Every line of a bash block is run, once, and the python blocks last: in the order of the
+pages, but two at a time where they name no file in common. The rules:
 
 1. /tmp/ is the folder SCRATCH; RUN is the first run in it, DATA a folder for data
    sets, IMAGES a folder of pictures made here.
@@ -29,7 +31,11 @@ import time
 import numpy as np
 from PIL import Image
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [
+    ROOT / name
+    for name in ("README.md", "docs/index.md", "docs/pictures.md", "docs/repeats.md")
+]
 NOT_HERE = re.compile(r"\.tar\b|IMAGENET_|--shifted=|--coco=|\bWEIGHTS\b|--topology=")
 ON_DIGITS = re.compile(r"configs/digits\S*")
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -40,15 +46,17 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):  # see tests/confte
 
 
 def blocks(language: str) -> list[str]:
-    """Contents of README's code blocks of one language."""
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+    """Contents of the pages' code blocks of one language."""
+    text = "".join(page.read_text() for page in PAGES)
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def commands() -> list[str]:
-    """Every command of README, pip and pytest left out."""
+    """Every command of the pages, pip and pytest left out."""
     lines = [line for block in blocks("bash") for line in block.splitlines() if line]
     parts = [part for line in lines for part in line.split(" && ")]
-    return [part for part in parts if part.split()[0] not in ("pip", "pytest")]
+    parts = [part for part in parts if part.split()[0] not in ("pip", "pytest")]
+    return list(dict.fromkeys(parts))
 
 
 def shortened(command: str, is_first: bool) -> str:
@@ -75,20 +83,20 @@ def make_pictures(folder: pathlib.Path) -> None:
 
 
 def run(command: str) -> None:
-    """Runs a command; ends this program if it does not do what README says."""
+    """Runs a command; ends this program if it does not do what its page says."""
     started = time.monotonic()
     fails = NOT_HERE.search(command)
     done = subprocess.run(
         command,
         shell=True,
-        cwd=README.parent,
+        cwd=ROOT,
         env=os.environ | QUICK,
         capture_output=True,
         text=True,
     )
     output = done.stdout + done.stderr
     if bool(done.returncode) != bool(fails) or (fails and "Traceback" in output):
-        status = f"exit status {done.returncode}: README is not true."
+        status = f"exit status {done.returncode}: the page is not true."
         sys.exit(f"$ {command}\n{output}\n{status}")
     lines = [
         line for line in output.splitlines() if "error:" in line or "prepare:" in line
@@ -136,10 +144,8 @@ def main(scratch: pathlib.Path) -> None:
     for name, place in places.items():
         chosen = [re.sub(name, place, command) for command in chosen]
     run_all(chosen, scratch)
-    (program,) = blocks("python")
-    program = (
-        "import numpy as np\nimages = np.zeros((3, 24, 24, 3), np.uint8)\n" + program
-    )
+    images = "import numpy as np\nimages = np.zeros((3, 24, 24, 3), np.uint8)\n"
+    program = images + "".join(blocks("python"))
     (scratch / "from_python.py").write_text(program.replace("/tmp/", f"{scratch}/"))
     run(f"python {scratch}/from_python.py")
 

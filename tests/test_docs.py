@@ -1,18 +1,26 @@
 """What README and docs/ say is there, is there."""
 
+import functools
 import re
+import runpy
+import shlex
 import subprocess
 import sys
 
 import pytest
 from helpers import ROOT
 
+from ser_jax.config.differences import flatten
+
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")]
 )
 # Paths are written from the root, from the package, or from one of its folders.
 BASES = (ROOT, ROOT / "ser_jax", ROOT / "docs", ROOT / "tests", ROOT / "benchmarks")
-FILE = re.compile(r"[\w./-]+/[\w.-]+\.(?:py|md|sh|png|txt|xz)|\w+\.(?:py|sh|md)")
+FILE = re.compile(r"[\w./-]+/[\w.-]+\.(?:py|md|sh|png|txt|xz)|\w+\.(?:py|sh|md)\b")
+# In bash blocks as in indented ones, after settings of the environment.
+COMMAND = re.compile(r"^ *(?:\w+=\S+ )*(python -m ser_jax\..+)$", re.MULTILINE)
+DEFINED = re.compile(r'DEFINE_\w+\(\s*"(\w+)"|^    (\w+): .+ = option\(', re.MULTILINE)
 MADE = ("curves.png", "comparison.png", "sweep.png", "results.md", "comparison.md")
 
 
@@ -90,3 +98,61 @@ def test_ci_runs_readme():
         check=True,
     )
     assert len(done.stdout.splitlines()) >= 15
+
+
+@functools.cache
+def flags() -> set[str]:
+    """Names of the flags of all programs, tasks' options among them."""
+    text = "".join(path.read_text() for path in (ROOT / "ser_jax").rglob("*.py"))
+    return {name for pair in DEFINED.findall(text) for name in pair if name}
+
+
+@functools.cache
+def settings(config: str) -> set[str]:
+    """Names of the settings of `configs/<name>.py:<preset>`."""
+    path, _, preset = config.partition(":")
+    get_config = runpy.run_path(str(ROOT / path))["get_config"]
+    config = get_config(preset) if preset else get_config()
+    return {f"config.{name}" for name in flatten(config.to_dict())}
+
+
+def what_is_not_there(command: str) -> list[str]:
+    """Words of a command that no program takes.
+
+    Raises:
+        ValueError: If its config has no such preset.
+    """
+    _, _, module, *words = shlex.split(command, comments=True)
+    path = ROOT / module.replace(".", "/")
+    is_program = path.with_suffix(".py").exists() or (path / "__main__.py").exists()
+    given = dict(word[2:].partition("=")[::2] for word in words if word[:2] == "--")
+    known = flags()
+    if given.get("config", "...") != "...":
+        known = known | settings(given["config"])
+    return ([] if is_program else [module]) + [
+        f"--{name}"
+        for name in given
+        if name not in known and name.removeprefix("no") not in known
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_command_is_one(page):
+    """Red if a page types a program, flag, config, preset or setting there is not.
+
+    `.ci/readme.py` runs the commands of the pages for those who begin.
+    """
+    text = page.read_text().replace("\\\n", " ")
+    missing = {c: what_is_not_there(c) for c in COMMAND.findall(text)}
+    assert not {c: words for c, words in missing.items() if words}
+    for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
+        subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+
+
+def test_what_is_no_command_is_found():
+    typed = "python -m ser_jax.trian --config=configs/dino.py:ser --workdri=RUN"
+    assert what_is_not_there(f"{typed} --config.optimizer.lr=1") == [
+        *("ser_jax.trian", "--workdri", "--config.optimizer.lr")
+    ]
+    with pytest.raises(ValueError, match="no preset is called 'sre'"):
+        what_is_not_there("python -m ser_jax.main --config=configs/dino.py:sre")
