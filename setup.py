@@ -80,6 +80,12 @@ setup(
             "transformers>=5.0",
         ],
         "onnx": ["onnx>=1.17"],
+        "docs": [
+            "mkdocs>=1.6",
+            "mkdocs-material>=9.6",
+            "mkdocstrings[python]>=0.29",
+            "ruff>=0.9",  # mkdocstrings wraps signatures with it
+        ],
         "test": [
             "faster-coco-eval>=1.8",
             "flask>=3.0",  # moto serves s3:// with it

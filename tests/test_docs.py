@@ -156,3 +156,8 @@ def test_what_is_no_command_is_found():
     ]
     with pytest.raises(ValueError, match="no preset is called 'sre'"):
         what_is_not_there("python -m ser_jax.main --config=configs/dino.py:sre")
+
+
+def test_ci_builds_the_site():
+    script = (ROOT / ".ci" / "run").read_text()
+    assert 'pip install -q -e ".[docs]"' in script and "mkdocs build --strict" in script
