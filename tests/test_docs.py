@@ -8,8 +8,10 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from helpers import ROOT
 
+import ser_jax
 from ser_jax.config.differences import flatten
 
 PAGES = sorted(
@@ -161,3 +163,8 @@ def test_what_is_no_command_is_found():
 def test_ci_builds_the_site():
     script = (ROOT / ".ci" / "run").read_text()
     assert 'pip install -q -e ".[docs]"' in script and "mkdocs build --strict" in script
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == ser_jax.__version__
