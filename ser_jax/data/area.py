@@ -1,7 +1,7 @@
 """Shrinking by averages over areas: OpenCV's INTER_AREA bit for bit, in less time.
 
-OpenCV averages along each row once for every row of the result that it is part of. Here
-it does so once; the rows are then averaged by a sparse matrix.
+OpenCV averages along each row once for every row of the result that it is part of, and
+pixel by pixel. Here both averages, along rows and then of rows, are a sparse matrix's.
 """
 
 import functools
@@ -27,10 +27,10 @@ def shrink(image: np.ndarray, size_px: int) -> np.ndarray:
     height, width = image.shape[:2]
     if height % size_px == width % size_px == 0:  # it has integers of its own for that
         return cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA)
-    narrow = cv2.resize(
-        image.astype(np.float32), (size_px, height), interpolation=cv2.INTER_AREA
-    )
-    square = _means(height, size_px) @ narrow.reshape(height, -1)  # [s, s * 3]
+    columns = cv2.transpose(image).astype(np.float32)  # [w, h, 3]
+    narrow = _means(width, size_px) @ columns.reshape(width, -1)  # [s, h * 3]
+    rows = cv2.transpose(narrow.reshape(size_px, height, 3))  # [h, s, 3]
+    square = _means(height, size_px) @ rows.reshape(height, -1)  # [s, s * 3]
     return cv2.convertScaleAbs(square.reshape(size_px, size_px, 3))  # rounds to even
 
 
