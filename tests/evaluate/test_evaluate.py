@@ -11,6 +11,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from helpers.coco_files import shapes, write_split
 from helpers.evaluated import make_run, measure
 from helpers.support import made_up_state, program_env
 
@@ -222,8 +223,18 @@ def test_equimod_is_measured_with_its_own_heads(tmp_path, monkeypatch):
 def test_two_processes_find_what_one_does(run, workdir, tmp_path, release):
     """Red if rows are out of order, or both write, or one waits for the other."""
     tasks = ("knn", "linear", "rotation_probe", "pictures")
+    detection = {}
+    if release:
+        tasks += ("detection",)
+        for split, seed in (("train2017", 0), ("val2017", 1)):
+            write_split(tmp_path / "coco", split, shapes(24, seed))
+        detection = {"coco": str(tmp_path / "coco"), "detection_size": 64}
+        detection |= {"detection_steps": 60, "detection_batch": 16}
+        detection |= {"detection_channels": 32, "detection_learning_rate": 5e-3}
     # One head: of a grid, 50 held-out images may choose another at a rounding error.
-    expected, _ = measure(run, tmp_path / "one", *tasks, protocol="moco_v3")
+    expected, _ = measure(
+        run, tmp_path / "one", *tasks, protocol="moco_v3", **detection
+    )
     shutil.rmtree(run.folder, ignore_errors=True)
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -231,6 +242,7 @@ def test_two_processes_find_what_one_does(run, workdir, tmp_path, release):
     command = [sys.executable, "-m", "ser_jax.evaluate", f"--checkpoint={workdir}"]
     command += [f"--tasks={','.join(tasks)}", f"--results={tmp_path / 'two'}"]
     command += ["--num_pictures=8", "--protocol=moco_v3"]
+    command += [f"--{name}={value}" for name, value in detection.items()]
     command += [f"--coordinator=localhost:{port}"]
     processes = [
         subprocess.Popen(
@@ -252,6 +264,10 @@ def test_two_processes_find_what_one_does(run, workdir, tmp_path, release):
     assert found["rotation_probe"] == pytest.approx(probe)
     for name in found["pictures"].values():
         assert (tmp_path / "two" / name).is_file()
+    if release:
+        average = expected["tasks"]["detection"]["AP50"]
+        assert average > 0.01
+        assert found["detection"]["AP50"] == pytest.approx(average, rel=0.05)
 
 
 def test_published_pictures_are_evaluated_whole(run, tmp_path):
