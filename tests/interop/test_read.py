@@ -308,7 +308,7 @@ def test_only_the_part_that_a_tensor_sees_is_read(tmp_path):
 
 
 def test_no_file_and_no_name(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="nothing at .*expected a file"):
         read_weights_file(tmp_path / "absent.pth")
     with pytest.raises(RefusedFileError, match="is no file"):
         read_weights_file(tmp_path)

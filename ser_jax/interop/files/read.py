@@ -83,7 +83,13 @@ def read_weights_file(path: PathLike) -> WeightsFile:
 
 def _size(path: str) -> int:
     """Bytes of a file; a pipe or a device has none, and a folder is none."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"there is nothing at {path}, expected a file or folder of weights"
+        ) from None
+    if not stat.S_ISREG(mode):
         raise RefusedFileError(path, "is no file; give a file of weights")
     return num_bytes(path)
 
