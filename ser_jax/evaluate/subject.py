@@ -20,7 +20,7 @@ from ser_jax.evaluate.data import EvalData
 from ser_jax.evaluate.encoder import FrozenEncoder
 from ser_jax.evaluate.features.cache import cached_features
 from ser_jax.evaluate.features.extract import extract, make_embed
-from ser_jax.evaluate.features.readings import Reading, read_grid, read_tokens
+from ser_jax.evaluate.features.readings import TOKENS, read, read_tokens
 from ser_jax.train.progress import Progress
 from ser_jax.train.sharding import check_batch_size, make_mesh
 
@@ -111,12 +111,12 @@ class Subject:
         """From a record to the image that is evaluated."""
         return self.encoder.transform
 
-    def features(self, split: str, grid_layer: int | None = None) -> Features:
+    def features(self, split: str, reading: str = TOKENS) -> Features:
         """Features of a split, computed once and kept on disk.
 
         Args:
             split: "train" or "eval".
-            grid_layer: Layer whose token grid is read instead of the class tokens.
+            reading: What is read: `TOKENS`, `MEANS` or a grid, as in `read`.
 
         Returns:
             The features.
@@ -124,17 +124,17 @@ class Subject:
         Raises:
             ValueError: If they would be too large to keep.
         """
-        name = split if grid_layer is None else f"{split}-grid{grid_layer}"
+        name = split if reading == TOKENS else f"{split}-{reading}"
         if name not in self._features:
-            self._features[name] = self._read_features(name, split, grid_layer)
+            self._features[name] = self._read_features(name, split, reading)
         return self._features[name]
 
-    def labelled(self, split: str, grid_layer: int | None = None) -> Features:
+    def labelled(self, split: str, reading: str = TOKENS) -> Features:
         """The same of the images that have a label.
 
         Args:
             split: "train" or "eval".
-            grid_layer: As for `features`.
+            reading: As for `features`.
 
         Returns:
             The features.
@@ -142,7 +142,7 @@ class Subject:
         Raises:
             ValueError: If no image has a label.
         """
-        found = self.features(split, grid_layer)
+        found = self.features(split, reading)
         rows = np.flatnonzero(found.labels >= 0)
         if len(rows) == len(found.labels):
             return found
@@ -151,8 +151,8 @@ class Subject:
         by_name = {name: array[rows] for name, array in found.by_name.items()}
         return Features(by_name, found.labels[rows])
 
-    def _read_features(self, name: str, split: str, grid_layer: int | None) -> Features:
-        reading = self._reading(grid_layer)
+    def _read_features(self, name: str, split: str, what: str) -> Features:
+        reading = read(self.encoder.module, self.encoder.variables, what)
         source = self.data.train if split == "train" else self.data.held_out
         embed, batch_size = self._embed(reading.read), self.batch_size
         width = max(columns.stop for columns in reading.columns.values())
@@ -249,12 +249,6 @@ class Subject:
     @functools.cached_property
     def _features(self) -> dict[str, Features]:
         return {}
-
-    def _reading(self, grid_layer: int | None) -> Reading:
-        module, variables = self.encoder.module, self.encoder.variables
-        if grid_layer is None:
-            return read_tokens(module, variables)
-        return read_grid(module, variables, grid_layer)
 
     def _embed(self, read: Callable[[Any, jax.Array], jax.Array]) -> Any:
         normalize = self.encoder.normalize

@@ -1,6 +1,13 @@
 """What can be asked of an encoder, by name."""
 
-from ser_jax.evaluate.classify import collapse, finetune, knn, linear, logreg
+from ser_jax.evaluate.classify import (
+    collapse,
+    finetune,
+    knn,
+    layer_knn,
+    linear,
+    logreg,
+)
 from ser_jax.evaluate.cost import flops
 from ser_jax.evaluate.detection import task as detection
 from ser_jax.evaluate.features import embed
@@ -19,6 +26,7 @@ _IN_ORDER = (
     knn.TASK,
     linear.TASK,
     logreg.TASK,
+    layer_knn.TASK,
     finetune.TASK,
     collapse.TASK,
     equivariance.TASK,

@@ -1,9 +1,10 @@
 """Command line: `python -m ser_jax.sweep --config=FILE --grid=... --workdir=DIR`.
 
 Runs a grid of settings times seeds, one run after the other, each a process of its own
-in `DIR/CELL/seedN`; then one table and one plot of a metric with its 95 % interval over
-the seeds. The same command goes on where a stopped sweep left off: what stops a run
-(see `ser_jax.main`) stops the sweep, its run saved, with the same exit status.
+in `DIR/CELL/seedN`, evaluated if asked for; then a table and a plot of each metric with
+its 95 % interval over the seeds. The same command goes on where a stopped sweep left
+off: what stops a run (see `ser_jax.main`) stops the sweep, its run saved, with the same
+exit status.
 """
 
 import shlex
@@ -26,7 +27,18 @@ _GRID = flags.DEFINE_string(
 )
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "A run of every cell for each.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep.")
-_METRIC = flags.DEFINE_string("metric", "knn_accuracy", "What the table is of.")
+_METRIC = flags.DEFINE_list("metric", ["knn_accuracy"], "What the tables are of.")
+_EVALUATE = flags.DEFINE_string(
+    "evaluate",
+    "",
+    "What ser_jax.evaluate is told of every run: '--tasks=knn,linear'; '': it is not.",
+)
+_RECORDS = flags.DEFINE_string(
+    "records",
+    None,
+    "File of what has been done, a line a run, which is not done again; records.jsonl "
+    "in the workdir if not given.",
+)
 
 _EXAMPLE = (
     "python -m ser_jax.sweep --config=configs/digits.py:moco_v3/ser "
@@ -56,7 +68,9 @@ def main(argv: list[str]) -> None:
                 _GRID.value,
                 [int(seed) for seed in _SEEDS.value],
                 workdir,
-                metric=_METRIC.value,
+                metrics=_METRIC.value,
+                evaluate=shlex.split(_EVALUATE.value),
+                records_file=_RECORDS.value,
                 overrides=[f"--config.{k}={v}" for k, v in overrides.items()],
                 command=shlex.join(["python", "-m", "ser_jax.sweep", *sys.argv[1:]]),
             )

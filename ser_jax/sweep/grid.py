@@ -36,6 +36,7 @@ class SweepRun:
         arguments: What `ser_jax.main` is given, but for the workdir.
         config: The config these give, as plain dicts.
         stop_step: Its last step.
+        encoder: Whose weights are evaluated, "online" or "target".
     """
 
     cell: str
@@ -45,6 +46,7 @@ class SweepRun:
     arguments: tuple[str, ...]
     config: dict[str, Any]
     stop_step: int
+    encoder: str = "online"
 
     def is_finished(self) -> bool:
         """Whether its folder holds the summary of all of its steps.
@@ -152,6 +154,7 @@ def expand(
                 (*arguments, f"--config.seed={seed}"),
                 experiment.config | {"seed": seed},
                 experiment.resolved.stop_step,
+                "target" if experiment.evaluates_target else "online",
             )
             for seed in seeds
         ]

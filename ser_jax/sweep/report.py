@@ -1,9 +1,10 @@
 """What a sweep found: mean and 95 % interval over seeds, as table, JSON and plot."""
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -12,13 +13,31 @@ from scipy import stats
 
 from ser_jax.evaluate.pictures import figures
 from ser_jax.storage.files import write_json, write_text
-from ser_jax.storage.metrics import read_curves
-from ser_jax.storage.summary import read_summary
-from ser_jax.storage.tables import flatten, table, to_text
+from ser_jax.storage.tables import table, to_text
 from ser_jax.sweep.grid import SweepRun
+from ser_jax.sweep.records import Record
 
 _COLOR, _DOT_COLOR = figures.COLORS[:2]
 _LOG_FROM_RATIO = 10  # An axis of values this far apart is logarithmic.
+
+
+class Interval(NamedTuple):
+    """A mean and its 95 % interval, mean +- half_width.
+
+    Attributes:
+        mean: Mean; None without values.
+        half_width: Half the interval's width; None with fewer than two values.
+    """
+
+    mean: float | None
+    half_width: float | None
+
+    def __str__(self) -> str:
+        """Its ends; "-" where there are none."""
+        if self.mean is None or self.half_width is None:
+            return "-"
+        low, high = self.mean - self.half_width, self.mean + self.half_width
+        return f"{to_text(low)} to {to_text(high)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,73 +47,83 @@ class CellResult:
     Attributes:
         cell: Name of the cell.
         settings: Axis -> value, as written.
-        values: Seed -> the metric at the end of the run, of runs that have ended.
-        mean: Mean over seeds; None without values.
-        half_width: The 95 % interval of the mean is mean +- half_width; None with fewer
-            than two seeds.
+        values: Seed -> the metric at the end of the run, of runs that are done.
+        interval: Of the mean over seeds.
+        difference: Of the mean over seeds of this cell's value less the first cell's.
     """
 
     cell: str
     settings: dict[str, str]
     values: dict[int, float]
-    mean: float | None
-    half_width: float | None
+    interval: Interval
+    difference: Interval
 
 
-def t_interval(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean, and half the width of its 95 % interval (Student's t).
+def t_interval(values: Sequence[float]) -> Interval:
+    """Mean and 95 % interval (Student's t).
 
     Args:
         values: Independent measurements.
 
     Returns:
-        The mean, None of no values; the half width, None of fewer than two.
+        Both, of as many values as they need.
     """
     n = len(values)
     if n < 2:
-        return (values[0] if n else None), None
+        return Interval(values[0] if n else None, None)
     error = np.std(values, ddof=1) / math.sqrt(n)
-    return float(np.mean(values)), float(stats.t.ppf(0.975, n - 1) * error)
+    half_width = float(stats.t.ppf(0.975, n - 1) * error)
+    return Interval(float(np.mean(values)), half_width)
 
 
-def collect(runs: Sequence[SweepRun], metric: str) -> list[CellResult]:
-    """A metric of every cell, from the runs that have ended.
+def collect(
+    runs: Sequence[SweepRun], records: Sequence[Record], metric: str
+) -> list[CellResult]:
+    """A metric of every cell, from the runs that are done.
 
     Args:
         runs: All runs of a sweep, cell by cell.
-        metric: A name in `summary.json`, nested ones joined by "/", or in
-            `metrics.jsonl`, of which the last value is taken.
+        records: Of those that are done.
+        metric: A name in the records' values.
 
     Returns:
         One result a cell.
 
     Raises:
-        ValueError: If runs have ended but none has the metric.
+        ValueError: If runs are done but none has the metric.
     """
-    cells: dict[str, tuple[dict[str, str], dict[int, float]]] = {}
-    known: dict[str, float] = {}
-    for run in runs:
-        _, values = cells.setdefault(run.cell, (run.settings, {}))
-        if run.is_finished():
-            found = _final_values(run.workdir)
-            known |= found
-            if metric in found:
-                values[run.seed] = found[metric]
+    known = dict.fromkeys(name for record in records for name in record.values)
     if known and metric not in known:
+        close = difflib.get_close_matches(metric, known, n=5, cutoff=0.4)
         raise ValueError(
-            f"no run has a metric {metric!r}. Give one of these by --metric (finished "
-            f"runs are not run again): {', '.join(sorted(known))}."
+            f"no run has a metric {metric!r}. Give another one by --metric, like "
+            f"{', '.join(close or known)}: what is done is not done again."
         )
+    cells = {run.cell: run.settings for run in runs}
+    values = {
+        cell: {
+            record.seed: record.values[metric]
+            for record in records
+            if record.cell == cell and metric in record.values
+        }
+        for cell in cells
+    }
+    first = values[runs[0].cell]
     return [
-        CellResult(cell, settings, values, *t_interval(list(values.values())))
-        for cell, (settings, values) in cells.items()
+        CellResult(
+            cell,
+            settings,
+            values[cell],
+            t_interval(list(values[cell].values())),
+            t_interval([x - first[k] for k, x in values[cell].items() if k in first]),
+        )
+        for cell, settings in cells.items()
     ]
 
 
 def write_report(
     folder: epath.Path,
-    results: Sequence[CellResult],
-    metric: str,
+    results: Mapping[str, Sequence[CellResult]],
     about: Mapping[str, str],
     num_seeds: int,
 ) -> str:
@@ -102,75 +131,90 @@ def write_report(
 
     Args:
         folder: The sweep's workdir.
-        results: One result a cell.
-        metric: Its name.
+        results: Metric -> one result a cell.
         about: What the reader should know of the sweep, by name.
-        num_seeds: Runs of each cell when all have ended.
+        num_seeds: Runs of each cell when all are done.
 
     Returns:
         The text of `sweep.md`.
     """
-    rows = [
-        (
-            result.cell,
-            f"{len(result.values)}/{num_seeds}",
-            "-" if result.mean is None else to_text(result.mean),
-            _interval_text(result),
-            ", ".join(map(to_text, result.values.values())) or "-",
-        )
-        for result in results
-    ]
-    head = ("cell", "runs", f"mean {metric}", "95 % interval", "by seed")
     lines = ["# Sweep", "", *(f"- {name}: {text}" for name, text in about.items())]
-    if any(len(result.values) == 1 for result in results):
+    every = [result for cells in results.values() for result in cells]
+    if any(len(result.values) == 1 for result in every):
         lines.append("- one run has no interval: give three seeds or more")
-    text = "\n".join([*lines, "", table([head, *rows])])
+    for metric, cells in results.items():
+        lines += ["", f"## {metric}"] if len(results) > 1 else []
+        lines += ["", _table(metric, cells, num_seeds)]
+    text = "\n".join(lines)
     write_text(folder / "sweep.md", text)
-    cells = [dataclasses.asdict(result) for result in results]
-    write_json(folder / "sweep.json", {**about, "metric": metric, "cells": cells})
-    if any(result.values for result in results):
-        _plot(folder / "sweep.png", results, metric)
+    as_json = {
+        metric: [_plain(result) for result in cells]
+        for metric, cells in results.items()
+    }
+    write_json(folder / "sweep.json", {**about, "metrics": as_json})
+    if any(result.values for result in every):
+        _plot(folder / "sweep.png", results)
     return text
 
 
-def _final_values(workdir: epath.Path) -> dict[str, float]:
-    """The numbers a run ended with, by name: its last metrics and its summary."""
-    curves = read_curves(workdir)
-    ended = read_summary(workdir) or {}
-    ended.pop("config", None)
-    return {name: float(curve[-1, 1]) for name, curve in curves.items()} | {
-        name: float(value)
-        for name, value in flatten(ended).items()
-        if isinstance(value, int | float)
+def _table(metric: str, cells: Sequence[CellResult], num_seeds: int) -> str:
+    head = ["cell", "runs", f"mean {metric}", "95 % interval", "by seed"]
+    rows = [
+        [
+            cell.cell,
+            f"{len(cell.values)}/{num_seeds}",
+            "-" if cell.interval.mean is None else to_text(cell.interval.mean),
+            str(cell.interval),
+            ", ".join(map(to_text, cell.values.values())) or "-",
+        ]
+        for cell in cells
+    ]
+    if len(cells) > 1:
+        head += [f"less {cells[0].cell}", "95 % interval"]
+        rows[0] += ["-", "-"]
+        for row, cell in zip(rows[1:], cells[1:], strict=True):
+            mean = cell.difference.mean
+            row += ["-" if mean is None else f"{mean:+.5g}", str(cell.difference)]
+    return table([head, *rows])
+
+
+def _plain(result: CellResult) -> dict[str, Any]:
+    return {
+        "cell": result.cell,
+        "settings": result.settings,
+        "values": result.values,
+        **result.interval._asdict(),
+        "difference": result.difference._asdict(),
     }
 
 
-def _interval_text(result: CellResult) -> str:
-    if result.mean is None or result.half_width is None:
-        return "-"
-    low, high = result.mean - result.half_width, result.mean + result.half_width
-    return f"{to_text(low)} to {to_text(high)}"
-
-
-def _plot(path: epath.Path, results: Sequence[CellResult], metric: str) -> None:
-    """Means with intervals, and each run as a small dot."""
-    shown = [result for result in results if result.values]
-    numbers = _numeric_axis(shown)
-    if numbers is None:
-        size = (7.0, 1.2 + (0.2 + 0.18 * len(shown[0].settings)) * len(shown))
+def _plot(path: epath.Path, results: Mapping[str, Sequence[CellResult]]) -> None:
+    """Means with intervals, and each run as a small dot; a panel a metric."""
+    shown = {
+        metric: [result for result in cells if result.values]
+        for metric, cells in results.items()
+    }
+    shown = {metric: cells for metric, cells in shown.items() if cells}
+    some = next(iter(shown.values()))
+    if _numeric_axis(some) is None:
+        height = 1.2 + (0.2 + 0.18 * len(some[0].settings)) * len(some)
+        size, share_cells = (7.0 + 4.0 * (len(shown) - 1), height), True
     else:
-        size = (6.0, 3.8)
+        size, share_cells = (6.0 + 5.0 * (len(shown) - 1), 3.8), False
     figure = figures.Figure(figsize=size, layout="constrained")
-    ax = figure.subplots()
-    if numbers is None:
-        _draw_cells(ax, shown, metric)
-    else:
-        (key,) = shown[0].settings
-        _draw_axis(ax, shown, numbers, key, metric)
+    axes = figure.subplots(1, len(shown), squeeze=False, sharey=share_cells)[0]
+    for ax, (metric, cells) in zip(axes, shown.items(), strict=True):
+        numbers = _numeric_axis(cells)
+        if numbers is None:
+            _draw_cells(ax, cells, metric)
+        else:
+            (key,) = cells[0].settings
+            _draw_axis(ax, cells, numbers, key, metric)
+        figures.tidy(ax, "")
     title = "mean and 95 % interval over seeds; dots: runs"
-    if all(result.half_width is None for result in shown):
+    if all(r.interval.half_width is None for cells in shown.values() for r in cells):
         title = "one run a cell: no interval"
-    figures.tidy(ax, title)
+    figure.suptitle(title, fontsize=10)
     figures.save(figure, path)
 
 
@@ -226,11 +270,11 @@ def _draw_cells(ax: Axes, results: Sequence[CellResult], metric: str) -> None:
 
 
 def _means(results: Sequence[CellResult]) -> list[float]:
-    return [result.mean for result in results if result.mean is not None]
+    return [r.interval.mean for r in results if r.interval.mean is not None]
 
 
 def _half_widths(results: Sequence[CellResult]) -> list[float]:
-    return [result.half_width or 0.0 for result in results]
+    return [result.interval.half_width or 0.0 for result in results]
 
 
 def _bars() -> dict[str, Any]:

@@ -8,16 +8,28 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Self, TextIO
 
+from etils import epath
+
 from ser_jax.data.progress import ProgressLine
 from ser_jax.storage.files import PathLike, as_path, growing_file
 from ser_jax.storage.metrics import read_metrics
-from ser_jax.storage.summary import read_summary
 from ser_jax.sweep.grid import SweepRun, expand, parse_grid
+from ser_jax.sweep.layers import layers_picture
+from ser_jax.sweep.records import (
+    Record,
+    is_recorded,
+    read_records,
+    record_of,
+    write_records,
+)
 from ser_jax.sweep.report import collect, write_report
 from ser_jax.train.preemption import SIGNALS, STOPPED
 
 _PROGRAM = (sys.executable, "-m", "ser_jax.main")
-_LOG = "output.txt"
+_EVALUATE = (sys.executable, "-m", "ser_jax.evaluate")
+_LOG, _EVALUATE_LOG = "output.txt", "evaluate.txt"
+_RECORDS = "records.jsonl"
+_OWN_FLAGS = ("--checkpoint", "--weights", "--encoder", "--results", "--step")
 _POLL_S = 1.0
 
 
@@ -27,18 +39,24 @@ def sweep(
     seeds: Sequence[int],
     workdir: PathLike,
     *,
-    metric: str = "knn_accuracy",
+    metrics: Sequence[str] = ("knn_accuracy",),
+    evaluate: Sequence[str] = (),
+    records_file: PathLike | None = None,
     overrides: Sequence[str] = (),
     command: str = "",
 ) -> str:
-    """Runs what has not been run yet; writes and prints the report.
+    """Runs what has no record yet; writes and prints the report.
 
     Args:
         config_file: As for `--config`.
         grid: See `parse_grid`.
         seeds: A run of every cell for each.
         workdir: Folder of the sweep.
-        metric: What the report is of, see `collect`.
+        metrics: What the report is of, see `collect`.
+        evaluate: What `ser_jax.evaluate` is told of every run that has ended; nothing:
+            it is not asked.
+        records_file: What has been done; None is `records.jsonl` in the workdir. A run
+            with a record there is not done again, whether its folder is there or not.
         overrides: Arguments for every run: "--config.total_epochs=5".
         command: For the report.
 
@@ -46,8 +64,8 @@ def sweep(
         The text of `sweep.md`.
 
     Raises:
-        ValueError: Before anything is run, if the grid, a cell's config or what is in
-            the workdir is refused.
+        ValueError: Before anything is run, if the grid, a cell's config, what is in
+            the workdir or a record is refused.
         SweepStopped: After the report, if a signal ended the sweep, or only a run.
         ChildProcessError: After the report, if a run failed.
     """
@@ -56,27 +74,35 @@ def sweep(
         raise ValueError(f"--seeds: expected different numbers, got {list(seeds)}.")
     runs = expand(config_file, parse_grid(grid), seeds, folder, overrides)
     for run in runs:
-        if metric == "knn_accuracy" and not run.config["knn"]["every_epochs"]:
+        if "knn_accuracy" in metrics and not run.config["knn"]["every_epochs"]:
             raise ValueError(
                 f"cell {run.cell} has no k-NN probe: set knn.every_epochs above 0, or "
                 "name another metric by --metric, like loss_inv."
             )
-    todo = [run for run in runs if not run.is_finished()]
-    print(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished.", flush=True)
+    for flag in evaluate:
+        if flag.partition("=")[0] in _OWN_FLAGS:
+            raise ValueError(
+                f"--evaluate: {flag} is not for you to say, the sweep does."
+            )
+    path = folder / _RECORDS if records_file is None else as_path(records_file)
+    work = _Work(runs, path, tuple(evaluate))
+    print(f"{len(runs)} runs, {len(runs) - len(work.todo())} of them done.", flush=True)
     with Interrupt() as interrupt:
-        failures, stopped = _run_all(todo, interrupt)
-    ended = [run for run in runs if run.is_finished()]
-    devices = {(read_summary(run.workdir) or {}).get("device", "-") for run in ended}
+        failures, stopped = _run_all(work, interrupt)
+    records = work.done()
     about = {
         "command": command,
         "date": datetime.date.today().isoformat(),
-        "device": ", ".join(sorted(devices)) or "-",
+        "device": ", ".join(sorted({record.device for record in records})) or "-",
     }
-    report = write_report(folder, collect(runs, metric), metric, about, len(seeds))
+    results = {metric: collect(runs, records, metric) for metric in metrics}
+    folder.mkdir(parents=True, exist_ok=True)  # all may be in another file
+    report = write_report(folder, results, about, len(seeds))
+    layers_picture(folder / "layers.png", records)
     print(f"\n{report}\n\nWritten to {folder}.")
     if interrupt.received:
         raise SweepStopped(
-            f"stopped by {interrupt.received.name}, {len(ended)} of {len(runs)} runs "
+            f"stopped by {interrupt.received.name}, {len(records)} of {len(runs)} runs "
             "finished. The same command goes on from here.",
             interrupt.received.name,
         )
@@ -207,34 +233,107 @@ class SweepProgress:
         return f"{line}, {self._line.rate:.3g} steps/s" if self._line.rate else line
 
 
-def _run_all(
-    runs: Sequence[SweepRun], interrupt: Interrupt
-) -> tuple[list[str], list[SweepRun]]:
-    """Runs one after the other; what failed, a text each, and what was stopped."""
+class _Work:
+    """What is to be done, and what has been: a record each."""
+
+    def __init__(
+        self, runs: Sequence[SweepRun], path: epath.Path, evaluate: tuple[str, ...]
+    ):
+        """Reads the records; runs that have ended and are not evaluated get theirs.
+
+        Args:
+            runs: All runs.
+            path: File of the records.
+            evaluate: What `ser_jax.evaluate` is told; nothing: it is not asked.
+
+        Raises:
+            ValueError: If a record, or a run's folder, is of another experiment.
+        """
+        self.evaluate = evaluate
+        self._runs, self._path = runs, path
+        self._records = read_records(path)
+        for run in self.todo():
+            if run.is_finished() and not evaluate:
+                self.record(run)
+
+    def todo(self) -> list[SweepRun]:
+        """Runs that lack a record."""
+        return [
+            run
+            for run in self._runs
+            if not is_recorded(run, self._records, self.evaluate)
+        ]
+
+    def done(self) -> list[Record]:
+        """The records of this sweep's runs, in their order."""
+        left = self.todo()
+        return [self._records[r.cell, r.seed] for r in self._runs if r not in left]
+
+    def record(self, run: SweepRun) -> None:
+        """Writes the record of a run that is done.
+
+        Args:
+            run: The run.
+        """
+        self._records[run.cell, run.seed] = record_of(run, self.evaluate)
+        write_records(self._path, self._records.values())
+
+
+def _run_all(work: _Work, interrupt: Interrupt) -> tuple[list[str], list[SweepRun]]:
+    """Runs one after the other; what failed, a text each, and what was stopped.
+
+    Seed by seed: a sweep that is not done yet has all cells to compare.
+    """
     failures, stopped = [], []
-    progress = SweepProgress(runs)
-    for run in runs:
+    todo = sorted(work.todo(), key=lambda run: run.seed)
+    progress = SweepProgress(todo)
+    for run in todo:
         if interrupt.received:
             break
-        status = _run(run, interrupt, progress)
-        if interrupt.received or (status == 0 and run.is_finished()):
-            continue
-        if status in STOPPED:
+        status, log = _run(run, work.evaluate, interrupt, progress)
+        if status == 0:
+            work.record(run)
+        elif status in STOPPED and not interrupt.received:
             stopped.append(run)
             progress.give_up(run, "was stopped by a signal, saved")
-            continue
-        problem = _problem(run, status)
-        failures.append(f"{run.workdir}: {problem}")
-        progress.give_up(run, f"failed: {problem}")
+        elif not interrupt.received:
+            problem = _problem(log, status)
+            failures.append(f"{run.workdir}: {problem}")
+            progress.give_up(run, f"failed: {problem}")
     progress.close()
     return failures, stopped
 
 
-def _run(run: SweepRun, interrupt: Interrupt, progress: SweepProgress) -> int:
-    """Runs one to its end; its exit status."""
-    with growing_file(run.workdir / _LOG) as out:
+def _run(
+    run: SweepRun,
+    evaluate: Sequence[str],
+    interrupt: Interrupt,
+    progress: SweepProgress,
+) -> tuple[int, epath.Path]:
+    """Trains and evaluates; the exit status, 0 if all was done, and the log."""
+    log = run.workdir / _LOG
+    if not run.is_finished():
+        command = [*_PROGRAM, *run.arguments, f"--workdir={run.workdir}"]
+        status = _call(command, log, interrupt, lambda: progress.update(run))
+        if status or not run.is_finished():
+            return status or 1, log
+    if evaluate:
+        log = run.workdir / _EVALUATE_LOG
+        command = [*_EVALUATE, f"--checkpoint={run.workdir}", *evaluate]
+        return _call(command, log, interrupt, lambda: progress.update(run)), log
+    return 0, log
+
+
+def _call(
+    command: Sequence[str],
+    log: epath.Path,
+    interrupt: Interrupt,
+    look: Callable[[], None],
+) -> int:
+    """Exit status of a program, looked at now and then."""
+    with growing_file(log) as out:
         process = subprocess.Popen(
-            [*_PROGRAM, *run.arguments, f"--workdir={run.workdir}"],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -243,20 +342,19 @@ def _run(run: SweepRun, interrupt: Interrupt, progress: SweepProgress) -> int:
         try:
             interrupt.pass_to(process)
             while process.poll() is None:
-                progress.update(run)
+                look()
                 try:
                     process.wait(_POLL_S)
                 except subprocess.TimeoutExpired:
                     continue
         finally:
             process.kill()  # does nothing to one that has ended
-    progress.update(run)
+    look()
     return process.returncode
 
 
-def _problem(run: SweepRun, status: int) -> str:
-    """What went wrong, as a run's output ends with it."""
-    log = run.workdir / _LOG
+def _problem(log: epath.Path, status: int) -> str:
+    """What went wrong, as a program's output ends with it."""
     text = log.read_bytes().decode(errors="replace").strip()
     message = text.rpartition("ser_jax: error: ")[2].partition("\n(--traceback")[0]
     if message == text:  # no message of ours: how a traceback ends

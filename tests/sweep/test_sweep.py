@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -48,6 +49,19 @@ workdir.joinpath("summary.json").write_text(json.dumps(summary))
 """
 
 
+# Stands for ser_jax.evaluate.
+EVALUATE = """
+import json, pathlib, sys
+arguments = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
+if arguments["tasks"] == "none":
+    sys.exit("ser_jax: error: no task is called none")
+folder = pathlib.Path(arguments["checkpoint"]) / "eval" / "6-online"
+folder.mkdir(parents=True)
+tasks = {"knn": {"top1": 0.1 + len(arguments["tasks"])}, "linear": {"feature": "cls"}}
+folder.joinpath("results.json").write_text(json.dumps({"tasks": tasks}))
+"""
+
+
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
@@ -62,6 +76,9 @@ def swept(config_file, tmp_path, monkeypatch):
     program.write_text(PROGRAM)
     command = (sys.executable, str(program), str(tmp_path / "configs.json"))
     monkeypatch.setattr(sweep_runner, "_PROGRAM", command)
+    program = tmp_path / "evaluate.py"
+    program.write_text(EVALUATE)
+    monkeypatch.setattr(sweep_runner, "_EVALUATE", (sys.executable, str(program)))
 
     def run(grid, seeds, **options):
         folder = tmp_path / "sweep"
@@ -107,11 +124,11 @@ def test_runs_of_a_cell_become_mean_and_interval(swept, tmp_path):
     """Red if seeds mix between cells, or the report is not of the metric."""
     swept(WEIGHTS, [0, 1, 2], command="the command")
     assert swept.calls == [
-        f"regularizer.weight={w}/seed{k}" for w in ("0.0", "0.5") for k in (0, 1, 2)
+        f"regularizer.weight={w}/seed{k}" for k in (0, 1, 2) for w in ("0.0", "0.5")
     ]
     report = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
     assert report["command"] == "the command" and report["device"] == "1 x fake"
-    first, second = report["cells"]
+    first, second = report["metrics"]["knn_accuracy"]
     assert first["values"] == {"0": 0.0, "1": 0.1, "2": 0.2}
     assert first["mean"] == pytest.approx(0.1)
     assert second["mean"] == pytest.approx(0.6)
@@ -132,6 +149,37 @@ def test_finished_runs_are_not_run_again(swept, tmp_path):
         *("regularizer.weight=0.0/seed0", "regularizer.weight=0.5/seed0"),
         *("regularizer.weight=0.0/seed1", "regularizer.weight=0.5/seed1"),
     ]
+
+
+def test_a_record_is_enough_to_go_on_from(swept, tmp_path):
+    """Red if a run whose folder is lost is done again, or its seed is left out."""
+    kept = tmp_path / "kept.jsonl"
+    swept(WEIGHTS, [0, 1], records_file=kept)
+    before = (tmp_path / "sweep" / "sweep.md").read_text()
+    shutil.rmtree(tmp_path / "sweep")
+    swept(WEIGHTS, [0, 1], records_file=kept)
+    assert len(swept.calls) == 4 and len(kept.read_text().splitlines()) == 4
+    assert (tmp_path / "sweep" / "sweep.md").read_text() == before
+    with pytest.raises(ValueError, match="a record of regularizer.weight=0.0 seed 0 w"):
+        swept(WEIGHTS, [0], records_file=kept, overrides=["--config.batch_size=32"])
+    kept.write_text('{"cell": "a"}\n' + kept.read_text())
+    with pytest.raises(ValueError, match="kept.jsonl, line 1, is no record"):
+        swept(WEIGHTS, [0], records_file=kept)
+
+
+def test_what_evaluation_finds_is_a_metric(swept, tmp_path):
+    """Red if it is of another encoder's folder, or a run is trained again for it."""
+    swept("regularizer.weight=0.5", [0])
+    told = {"metrics": ["eval/knn/top1"], "evaluate": ["--tasks=knn"]}
+    for _ in range(2):
+        swept("regularizer.weight=0.5", [0], **told)
+    assert len(swept.calls) == 1
+    report = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    assert report["metrics"]["eval/knn/top1"][0]["values"] == {"0": 3.1}
+    with pytest.raises(ChildProcessError, match=r"no task is called none \(see .*txt"):
+        swept("regularizer.weight=0.5", [0], evaluate=["--tasks=none"])
+    with pytest.raises(ValueError, match="--results=X is not for you to say"):
+        swept("regularizer.weight=0.5", [0], evaluate=["--results=X"])
 
 
 def test_runs_of_another_experiment_are_not_taken_for_ours(swept, config_file):
@@ -201,14 +249,16 @@ def test_a_run_that_was_stopped_has_not_failed(swept, tmp_path):
 )
 def test_a_run_whose_summary_is_damaged_is_run_again(swept, tmp_path, content):
     swept("regularizer.weight=1.0", [0])
+    (tmp_path / "sweep" / "records.jsonl").unlink()
     path = tmp_path / "sweep" / "regularizer.weight=1.0" / "seed0" / "summary.json"
     path.write_text(content)
     swept("regularizer.weight=1.0", [0])
     assert len(swept.calls) == 2 and '"steps": 6' in path.read_text()
 
 
-def test_a_record_of_no_experiment_is_named(swept, tmp_path):
+def test_a_summary_of_no_experiment_is_named(swept, tmp_path):
     swept("regularizer.weight=1.0", [0])
+    (tmp_path / "sweep" / "records.jsonl").unlink()
     path = tmp_path / "sweep" / "regularizer.weight=1.0" / "seed0" / "summary.json"
     path.write_text('{"steps": 6, "config": {"objective": 3}}')
     with pytest.raises(ValueError, match="summary.json: .* names no objective"):
@@ -269,11 +319,11 @@ def test_end_to_end(tmp_path):
         JAX_NUM_CPU_DEVICES="1",
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("2 runs, 0 of them finished.\n")
+    assert done.stdout.startswith("2 runs, 0 of them done.\n")
     report = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
-    for cell in report["cells"]:
+    for cell in report["metrics"]["loss_last"]:
         workdir = tmp_path / "sweep" / cell["cell"] / "seed3"
         ended = summary.read_summary(workdir)
-        assert cell["values"] == {"3": ended["loss_last"]}
+        assert cell["values"]["3"] == pytest.approx(ended["loss_last"], rel=1e-5)
         assert ended["config"]["seed"] == 3
         assert ended["accounting"]["views"] == "2 x 16"

@@ -81,8 +81,8 @@ def _measure(subject: Subject, options: GridOptions) -> dict[str, Any]:
     Of a split smaller than the least k all images vote.
     """
     results = {}
-    for prefix, name, layer in options.readings():
-        train, held_out = (subject.labelled(x, layer) for x in ("train", "eval"))
+    for prefix, name, reading in options.readings():
+        train, held_out = (subject.labelled(x, reading) for x in ("train", "eval"))
         num_train = len(train.labels)
         predicted = knn_predict(
             held_out.by_name[name],

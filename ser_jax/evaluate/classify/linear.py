@@ -17,7 +17,7 @@ from ser_jax.evaluate.classify.protocols import (
     LinearProtocol,
     linear_protocol,
 )
-from ser_jax.evaluate.features.readings import GridOptions
+from ser_jax.evaluate.features.readings import TOKENS, GridOptions
 from ser_jax.evaluate.options import option
 from ser_jax.evaluate.subject import Subject
 from ser_jax.evaluate.task import Task, no_labels
@@ -61,16 +61,16 @@ def linear_head(subject: Subject, options: HeadOptions) -> tuple[Head, str]:
         kept = _read_head(folder / _head_name(options), _head_key(subject, options))
         if kept is not None:
             return kept
-    _, found = _probe(subject, options, None)
+    _, found = _probe(subject, options, TOKENS)
     _write_head(subject, options, found)
     return found.head, found.best.feature
 
 
 def _probe(
-    subject: Subject, options: HeadOptions, layer: int | None
+    subject: Subject, options: HeadOptions, reading: str
 ) -> tuple[LinearProtocol, LinearProbeResult]:
-    """Linear heads on the class tokens, or on a layer's grid, and their protocol."""
-    train, held_out = (subject.labelled(split, layer) for split in ("train", "eval"))
+    """Linear heads on a reading, and their protocol."""
+    train, held_out = (subject.labelled(split, reading) for split in ("train", "eval"))
     protocol = linear_protocol(
         options.protocol,
         {name: array.shape[1] for name, array in train.by_name.items()},
@@ -136,8 +136,8 @@ def _measure(subject: Subject, options: LinearOptions) -> dict[str, Any]:
     With what was chosen, and on what grounds. The head is kept in the folder.
     """
     results: dict[str, Any] = {}
-    for prefix, _, layer in options.readings():
-        protocol, found = _probe(subject, options, layer)
+    for prefix, _, reading in options.readings():
+        protocol, found = _probe(subject, options, reading)
         chosen = {
             "top1": found.top1,
             "top5": found.top5,
@@ -149,7 +149,7 @@ def _measure(subject: Subject, options: LinearOptions) -> dict[str, Any]:
             "feature_width": found.head.kernel.shape[0],
         }
         results |= {f"{prefix}{key}": value for key, value in chosen.items()}
-        if layer is None:
+        if reading == TOKENS:
             _write_head(subject, options, found)
     return results
 

@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ser_jax.evaluate.features.layers import layer_encoder
 from ser_jax.evaluate.options import option
 from ser_jax.models.outputs import FINAL_NORM, Encoder, norm_cls
 
+TOKENS, MEANS = "tokens", "means"  # and "grid<k>": what can be read
 _NUM_BLOCKS = 4
 
 
@@ -26,13 +28,13 @@ class GridOptions:
         None, "Layer whose token grid k-NN and linear heads read, too."
     )
 
-    def readings(self) -> list[tuple[str, str, int | None]]:
-        """What is read: prefix of the results, feature, layer of the grid it is of."""
-        read: list[tuple[str, str, int | None]] = [("", "cls1", None)]
+    def readings(self) -> list[tuple[str, str, str]]:
+        """What is read: prefix of the results, feature, reading that it is of."""
+        readings = [("", "cls1", TOKENS)]
         if self.grid_layer is not None:
             grid = f"grid{self.grid_layer}"
-            read.append((f"{grid}_", grid, self.grid_layer))
-        return read
+            readings.append((f"{grid}_", grid, grid))
+        return readings
 
 
 class Reading(NamedTuple):
@@ -47,6 +49,27 @@ class Reading(NamedTuple):
     read: Callable[[Any, jax.Array], jax.Array]
     variables: Mapping[str, Any]
     columns: dict[str, slice]
+
+
+def read(encoder: Encoder, variables: Mapping[str, Any], what: str) -> Reading:
+    """A reading by its name.
+
+    Args:
+        encoder: The encoder.
+        variables: Its variables.
+        what: `TOKENS`, `MEANS`, or "grid<k>" for the grid after layer k.
+
+    Returns:
+        That of `read_tokens`, `read_means` or `read_grid`.
+
+    Raises:
+        ValueError: If the encoder has no such layer.
+    """
+    if what == TOKENS:
+        return read_tokens(encoder, variables)
+    if what == MEANS:
+        return read_means(encoder, variables)
+    return read_grid(encoder, variables, int(what.removeprefix("grid")))
 
 
 def read_tokens(encoder: Encoder, variables: Mapping[str, Any]) -> Reading:
@@ -116,6 +139,34 @@ def read_grid(encoder: Encoder, variables: Mapping[str, Any], layer: int) -> Rea
 
     width = jax.eval_shape(read, variables, _image(encoder)).shape[1]
     return Reading(read, variables, {f"grid{layer}": slice(0, width)})
+
+
+def read_means(encoder: Encoder, variables: Mapping[str, Any]) -> Reading:
+    """The mean patch token after every layer.
+
+    Args:
+        encoder: The encoder.
+        variables: Its variables.
+
+    Returns:
+        "mean<k>" for each layer k from 1, `[d]`, of the grid as `read_grid` reads it.
+    """
+    layers = tuple(range(1, encoder.depth + 1))
+    encode, variables = layer_encoder(encoder, variables, layers)
+
+    def read(variables: Any, images: jax.Array) -> jax.Array:
+        grids = encode(variables, images).grids
+        means = [jnp.mean(grids[layer].tokens, axis=1) for layer in layers]  # [b, d]
+        return jnp.concatenate(means, axis=1)
+
+    grids = jax.eval_shape(encode, variables, _image(encoder)).grids
+    ends = np.cumsum([grids[layer].tokens.shape[2] for layer in layers]).tolist()
+    starts = [0, *ends[:-1]]
+    columns = {
+        f"mean{layer}": slice(*span)
+        for layer, span in zip(layers, zip(starts, ends, strict=True), strict=True)
+    }
+    return Reading(read, variables, columns)
 
 
 def _image(encoder: Encoder) -> jax.ShapeDtypeStruct:

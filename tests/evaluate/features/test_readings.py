@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers.support import assert_close
 
-from ser_jax.evaluate.features.readings import read_grid, read_tokens
+from ser_jax.evaluate.features.readings import read_grid, read_means, read_tokens
 from ser_jax.models.blocks import layer_norm
 from ser_jax.models.resnet import ResNet
 from ser_jax.models.vit import ViT
@@ -113,3 +113,16 @@ def test_a_grid_is_read_through_its_own_norm_or_a_plain_one(regularized):
     if not regularized:
         again = jax.jit(layer_norm("n").apply)({"params": plain}, grid)
         assert_close(again, grid, rel=1e-3)  # already of mean 0 and deviation 1
+
+
+def test_means_of_every_layer():
+    """Red if layers are out of order, or one is read without its norm."""
+    encoder = vit(cls_insert=2, grid_layers=(2,))
+    variables = made_up_variables(encoder)
+    reading = read_means(encoder, variables)
+    rows = read(reading)
+    assert [*reading.columns] == [f"mean{k}" for k in range(1, DEPTH + 1)]
+    for layer in (1, 2, DEPTH):
+        grid = read(read_grid(encoder, variables, layer))
+        mean = grid.reshape(len(IMAGES), -1, WIDTH).mean(axis=1)
+        assert_close(rows[:, reading.columns[f"mean{layer}"]], mean)
