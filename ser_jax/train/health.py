@@ -18,11 +18,11 @@ from ser_jax.train.experiment import Experiment
 from ser_jax.train.step import GRAD_NORM, GRAD_NORM_EQUIV
 
 # What a probe gives of the encoder while it trains.
-KNN_ACCURACY = Metric(
-    "knn_accuracy", Panel("k-NN accuracy", is_noisy=False), "k-NN", is_compared=True
-)
+_KNN = Panel("k-NN accuracy", is_noisy=False)
+KNN_ACCURACY = Metric("knn_accuracy", _KNN, "class token", is_compared=True)
+KNN_PIXELS = Metric("knn_accuracy_pixels", _KNN, "raw pixels")
 RANKME = Metric("rankme", Panel("RankMe", is_noisy=False), "features", is_compared=True)
-PROBED = (KNN_ACCURACY, RANKME)
+PROBED = (KNN_ACCURACY, KNN_PIXELS, RANKME)
 
 Write = Callable[[int, Mapping[str, float]], None]  # A row of metrics of a step.
 # Kind of collapse -> warning, None where it was looked for and is not there.

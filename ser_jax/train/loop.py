@@ -29,7 +29,7 @@ from ser_jax.train.chips import chip
 from ser_jax.train.compiled import compile_equiv_grad_norm, compile_train_step
 from ser_jax.train.experiment import Experiment, build
 from ser_jax.train.finite import SKIPPED, check_finite
-from ser_jax.train.health import KNN_ACCURACY, scale_of, watched
+from ser_jax.train.health import KNN_ACCURACY, KNN_PIXELS, scale_of, watched
 from ser_jax.train.lost import COMPILE, SAVE, START, Lost
 from ser_jax.train.memory import PEAKS, peaks
 from ser_jax.train.overview import overview, parameter_table
@@ -312,12 +312,14 @@ class _Run:
         losses = [row["loss"] for row in rows if "loss" in row]
         knn = KNN_ACCURACY.name
         accuracies = [row[knn] for row in rows if knn in row]
+        pixels = [row[KNN_PIXELS.name] for row in rows if KNN_PIXELS.name in row]
         most = peaks(self.mesh.local_devices)
         return {
             "loss_first": losses[0] if losses else None,
             "loss_last": losses[-1] if losses else None,
-            knn: accuracies[-1] if accuracies else None,
+            KNN_PIXELS.name: pixels[-1] if pixels else None,
             f"{knn}_untrained": accuracies[0] if accuracies else None,
+            knn: accuracies[-1] if accuracies else None,
             **{metric.name: speeds.get(metric.name) for metric in SPEEDS},
             **{metric.name: most.get(metric.name) for metric in PEAKS},
             "wall_s": time.monotonic() - self.started,

@@ -14,15 +14,18 @@ import pytest
 from helpers.coco_files import shapes, write_split
 from helpers.evaluated import make_run, measure
 from helpers.support import made_up_state, program_env
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import normalize
 
 from ser_jax.data.host_transforms import CentreCrop
 from ser_jax.evaluate import subject
 from ser_jax.evaluate.classify import finetune, linear, logreg
 from ser_jax.evaluate.classify.heads import Head
 from ser_jax.evaluate.classify.linear import HeadOptions, linear_head
+from ser_jax.evaluate.features.extract import extract, make_embed
 from ser_jax.evaluate.layers import equimod
 from ser_jax.evaluate.open import open_run
-from ser_jax.evaluate.probe import make_online_knn
+from ser_jax.evaluate.probe import make_online_knn, raw_pixels
 from ser_jax.evaluate.results import choose
 from ser_jax.evaluate.robustness.frames import PERTURBATIONS
 from ser_jax.methods.regularizers.equimod import EquiMod
@@ -46,6 +49,7 @@ def probe(run):
     knn = run.experiment.config["knn"]
     measure = make_online_knn(
         run.experiment.embed,
+        lambda images: raw_pixels(run.experiment.normalize(images)),
         run.data.train,
         run.data.held_out,
         run.transform,
@@ -58,13 +62,39 @@ def probe(run):
     return measure(run.encoder.variables)
 
 
+def accuracy_of_pixels(run):
+    """By scikit-learn, of all there is in the pictures."""
+    (bank, labels), (queries, truth) = (
+        extract(
+            make_embed(lambda _, images: images, run.mesh),
+            (),
+            source,
+            run.transform,
+            run.mesh,
+            batch_size=16,
+            num_threads=2,
+        )
+        for source in (run.data.train, run.data.held_out)
+    )
+    bank, queries = (
+        normalize(np.asarray(run.experiment.normalize(x)).reshape(len(x), -1))
+        for x in (bank, queries)
+    )
+    knn = KNeighborsClassifier(
+        20, weights=lambda distances: np.exp((1 - distances**2 / 2) / 0.07)
+    )
+    return np.mean(knn.fit(bank, labels).predict(queries) == truth)
+
+
 def test_results_are_those_of_the_runs_own_probe(run, workdir):
     assert run.folder == workdir / "eval" / "1-target"
     results, report = measure(run, run.folder, "knn", "health", "knn")
     assert results["step"] == 1 and results["settings"]["objective"] == "dino"
     assert list(results["tasks"]) == ["knn", "health"] == list(results["measured"])
     accuracy = results["tasks"]["knn"]["top1_k20"]
-    assert accuracy == pytest.approx(probe(run)["knn_accuracy"]) and accuracy > 0.2
+    probed = probe(run)
+    assert accuracy == pytest.approx(probed["knn_accuracy"]) and accuracy > 0.2
+    assert probed["knn_accuracy_pixels"] == pytest.approx(accuracy_of_pixels(run))
     health = results["tasks"]["health"]
     assert 1 <= health["rankme"] <= 16 and health["healthy_std"] == 0.25
     assert (run.folder / "results.md").read_text() == report + "\n"

@@ -98,7 +98,7 @@ def test_curves_overlay_the_runs(runs, tmp_path, monkeypatch):
     compare(read_runs(runs), tmp_path / "out")
     axes = {ax.get_title(loc="left"): ax for ax in figures[0].axes}
     assert list(axes) == [
-        "k-NN accuracy",
+        "k-NN accuracy, class token",
         "loss, total",
         "loss, invariance",
         "entropy of the teacher",

@@ -190,6 +190,7 @@ def test_what_a_run_leaves_behind(uninterrupted):
     assert rows[0]["step"] == 0 and rows[0]["knn_accuracy"] > 0.2
     assert 1 < rows[0]["rankme"] < 16
     stored = json.loads((workdir / "summary.json").read_text())
+    assert rows[0]["knn_accuracy_pixels"] == stored["knn_accuracy_pixels"] > 0.9
     for key in (
         *("loss_first", "loss_last", "knn_accuracy", "knn_accuracy_untrained"),
         *("images_per_s", "wall_s", "steps", "config", "mfu", "peak_memory_gb"),
