@@ -36,7 +36,7 @@ def load(name):
 
 
 def takes_base(file):
-    return file in ("digits", "cifar10", "cifar10_resnet18")
+    return file in ("digits", "cifar10", "cifar10_small", "cifar10_resnet18")
 
 
 def every_name():
