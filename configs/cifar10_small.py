@@ -1,7 +1,7 @@
 """CIFAR-10 on two cores: what a comparison of SER with its controls takes in hours.
 
-A ViT of width 64 and six blocks, 4 px patches at 32 px, in batches of 128 for two epochs:
-20 minutes. Only what differs between presets says something here; no run of this length
+A ViT of width 64 and six blocks, 4 px patches at 32 px, batches of 128, two epochs: 20
+minutes. Only what differs between presets says something here; no run of this length
 says what a method reaches.
 
     python -m ser_jax.main --config=configs/cifar10_small.py:moco_v3/ser --workdir=RUN
