@@ -1,11 +1,11 @@
-"""SER on MoCo v3 on handwritten digits: the quickstart, `digits.py:moco_v3/ser`.
+"""SER on SimCLR on handwritten digits: the quickstart, `digits.py:simclr/ser`.
 
     python -m ser_jax.main --config=configs/digits_ser.py --workdir=/tmp/digits_ser
 
-Expected: the loss falls, and k-NN accuracy on the held-out digits ends above that of
-the untrained encoder. Figures of a run: benchmarks/cpu.md.
+Expected: k-NN accuracy on the held-out digits of .98, by five seeds; the untrained
+encoder has .66, raw pixels .983. Figures: docs/digits.md.
 """
 
 from ser_jax.config.presets import sibling
 
-get_config = sibling(__file__, "digits", "moco_v3/ser")
+get_config = sibling(__file__, "digits", "simclr/ser")
