@@ -25,7 +25,7 @@ HEADS = {
 }
 
 OWN = {
-    "ser": {"share": 0.0625, "projector_dim": 128},  # 8 images of 128
+    "ser": {"share": 0.125, "projector_dim": 128},  # 16 images of 128
     "equimod": {
         "hidden_dim": 128,
         "output_dim": 128,
