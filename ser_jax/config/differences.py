@@ -1,5 +1,6 @@
 """What two configs differ in."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ser_jax.storage import tables
@@ -11,6 +12,13 @@ _FREE = (
     *("dataset.data_dir", "dataset.eval_split", "model.attention"),
     *("model.remat", "model.scan", "optimizer.accumulate_steps"),
 )
+# Settings that may differ between runs whose curves a seed alone tells apart.
+CHANGE_NO_CURVE = (
+    *("seed", "max_steps", "log_every_steps", "loader", "checkpoint", "divergence"),
+    *("dataset.data_dir", "knn.every_epochs", "model.attention"),
+    *("model.remat", "model.scan", "optimizer.accumulate_steps"),
+)
+_ABSENT = "(absent)"
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -23,13 +31,39 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     Returns:
         Lines "key: old -> new", sorted; empty if the run may go on.
     """
+    changed = changed_settings(old, new, _FREE)
+    return [f"{key}: {was!r} -> {now!r}" for key, (was, now) in changed.items()]
+
+
+def changed_settings(
+    old: dict[str, Any], new: dict[str, Any], free: Sequence[str]
+) -> dict[str, tuple[Any, Any]]:
+    """Settings in which two configs differ.
+
+    Args:
+        old: A config, as plain nested dicts or flat.
+        new: Another, likewise.
+        free: Settings, and parts, that do not count.
+
+    Returns:
+        Key -> its value in each, "(absent)" where there is none; sorted.
+    """
     flat_old, flat_new = flatten(old), flatten(new)
-    return [
-        f"{key}: {flat_old.get(key, '(absent)')!r} -> {flat_new.get(key, '(absent)')!r}"
+    return {
+        key: (flat_old.get(key, _ABSENT), flat_new.get(key, _ABSENT))
         for key in sorted(flat_old.keys() | flat_new.keys())
-        if flat_old.get(key) != flat_new.get(key)
-        and not any(key == f or key.startswith(f"{f}.") for f in _FREE)
-    ]
+        if flat_old.get(key) != flat_new.get(key) and not is_among(key, free)
+    }
+
+
+def is_among(key: str, names: Sequence[str]) -> bool:
+    """Whether a setting is one of these, or in a part that is.
+
+    Args:
+        key: "part.name".
+        names: Settings and parts.
+    """
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def flatten(tree: dict[str, Any]) -> dict[str, Any]:
