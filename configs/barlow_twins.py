@@ -12,6 +12,8 @@ theirs.
 
 Hardware: meant for 8 accelerators. Time: not run. Expected: `ser` 0.68 points of linear
 top-1 above the base (paper).
+
+Reference run: not run.
 """
 
 import dataclasses

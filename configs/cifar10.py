@@ -14,6 +14,8 @@ under another name:
 
 Settings are ours, not tuned. Expected k-NN accuracy: not run to the end yet. Short CPU
 runs: benchmarks/cpu.md. ResNet-18: cifar10_resnet18.py.
+
+Reference run: not run.
 """
 
 from ml_collections import ConfigDict

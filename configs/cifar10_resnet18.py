@@ -12,6 +12,8 @@ before the slash: moco_v3, dino, barlow_twins, simclr or byol; after it: a prese
 simclr 90.96 %, simclr/equimod 92.79, byol 90.44, byol/equimod 91.57; of solo-learn's
 after 1000 epochs: moco_v3 93.10, byol 92.58, barlow_twins 92.10, simclr 90.74, dino
 89.52.
+
+Reference run: not run.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,8 @@ grid of 4 x 4. It shows every part of the program at work and is no benchmark.
 
 before the slash: moco_v3, dino, barlow_twins, simclr or byol; after it: a preset of
 `config/presets.py`, or nothing. All bases: docs/digits.md.
+
+Reference run: not run.
 """
 
 from ml_collections import ConfigDict

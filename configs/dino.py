@@ -10,6 +10,8 @@ eight local views.
 
 Hardware: meant for 8 accelerators. Time: not run. Expected: `ser` 0.26 points of linear
 top-1 above the base (paper); `multicrop` k-NN 69.3 %, linear 74.0 (DINO's repository).
+
+Reference run: not run.
 """
 
 import dataclasses

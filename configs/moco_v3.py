@@ -12,6 +12,8 @@ batch will do. Time: not run. Linear top-1 of the paper: alone 68.44 %, ser 69.2
 ser_2plus4 71.56, equimod 68.95, equimod_decoupled 69.51, augself 67.55,
 augself_decoupled 68.23, essl 70.60, stl 65.49, ser_lambda0 68.82, ser_layer9 68.72,
 ser_last_layer 68.18.
+
+Reference run: not run.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,8 @@ to its layer.
 
 Time: not run. Expected: 69.28 % linear top-1 (paper). FLOPs over the base:
 docs/flops.md.
+
+Reference run: not run.
 """
 
 from ser_jax.config.presets import sibling
