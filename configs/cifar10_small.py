@@ -9,6 +9,8 @@ says what a method reaches.
 before the slash: moco_v3, dino, barlow_twins, simclr or byol; after it: a preset of
 `config/presets.py`, or nothing. Data: as `cifar10.py`. Settings are ours, not tuned.
 Several presets and seeds in one command: docs/sweep.md.
+
+Reference run: not run.
 """
 
 from ml_collections import ConfigDict
