@@ -61,7 +61,8 @@ def evaluate(
     }
     results = merged(read_kept(folder, about), about, new)
     if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)  # the first task may draw into it
+        # The first task may draw into it.
+        subject.results_folder.mkdir(parents=True, exist_ok=True)
     to_raise: Exception | None = None
     for number, name in enumerate(chosen, start=1):
         _logger.info("%s (task %d of %d)", name, number, len(chosen))
