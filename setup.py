@@ -81,9 +81,11 @@ setup(
         ],
         "onnx": ["onnx>=1.17"],
         "docs": [
+            "ipykernel>=6.29",  # runs docs/tour.ipynb
             "mkdocs>=1.6",
             "mkdocs-material>=9.6",
             "mkdocstrings[python]>=0.29",
+            "nbconvert>=7.16",
             "ruff>=0.9",  # mkdocstrings wraps signatures with it
         ],
         "test": [

@@ -1,9 +1,10 @@
 """What the site has that no file of docs/ has: mkdocs calls the two functions below.
 
 1. benchmarks/, CONTRIBUTING.md and CHANGELOG.md, to which pages link, are pages, too.
-2. Every folder of ser_jax/ has a page with the docstrings of its modules.
-3. `folder/module.py` and `folder/module.name` lead to them, wherever they are named.
-4. On a method's page `<!-- equation -->` is the docstring of its module, and
+2. A notebook is a page, with the outputs that its file holds: nothing is run here.
+3. Every folder of ser_jax/ has a page with the docstrings of its modules.
+4. `folder/module.py` and `folder/module.name` lead to them, wherever they are named.
+5. On a method's page `<!-- equation -->` is the docstring of its module, and
    `<!-- differences -->` its rows of docs/map.md: each is written in one place.
 """
 
@@ -15,6 +16,7 @@ import re
 
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from nbconvert import MarkdownExporter
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "ser_jax"
@@ -31,6 +33,12 @@ def on_files(files: Files, config) -> Files:
     for path in BESIDE:
         name = path.relative_to(ROOT).as_posix()
         files.append(File.generated(config, name, content=path.read_text()))
+    for path in ROOT.glob("docs/*.ipynb"):
+        resources = {"unique_key": path.stem, "output_files_dir": path.stem}
+        text, resources = MarkdownExporter().from_filename(str(path), resources)
+        files.append(File.generated(config, f"{path.stem}.md", content=text))
+        for name, picture in resources["outputs"].items():
+            files.append(File.generated(config, name, content=picture))
     for folder in sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")):
         text = f"# `{folder}`\n\n::: ser_jax.{folder}\n"
         files.append(File.generated(config, f"api/{folder}.md", content=text))
@@ -58,7 +66,7 @@ def site_links(markdown: str, source: str) -> str:
     """
 
     def page_of(path: str) -> str:
-        return path.removeprefix("docs/")
+        return re.sub(r"\.ipynb$", ".md", path.removeprefix("docs/"))
 
     def moved(match: re.Match[str]) -> str:
         if "://" in match[1] or match[1].startswith("#"):

@@ -1,6 +1,7 @@
 """What README and docs/ say is there, is there."""
 
 import functools
+import json
 import re
 import runpy
 import shlex
@@ -61,7 +62,7 @@ def test_every_module_and_name_exists(page):
     for path, name in re.findall(
         r"`([a-z_/]+/[a-z_0-9]+)\.([A-Za-z_]\w+)", page.read_text()
     ):
-        if name in ("py", "md", "sh", "png", "json", "txt", "jsonl", "npz"):
+        if name in ("py", "md", "sh", "png", "json", "txt", "jsonl", "npz", "ipynb"):
             continue
         file = ROOT / "ser_jax" / f"{path}.py"
         assert file.exists(), f"{path}.{name}"
@@ -166,6 +167,18 @@ def test_what_is_no_command_is_found():
 def test_ci_builds_the_site():
     script = (ROOT / ".ci" / "run").read_text()
     assert 'pip install -q -e ".[docs]"' in script and "mkdocs build --strict" in script
+
+
+def test_ci_runs_the_notebook_and_its_file_shows_what_it_draws():
+    """Red if it has lost its outputs, holds an error, or is too large to keep."""
+    script = (ROOT / ".ci" / "run").read_text()
+    assert re.search(r"nbconvert --execute .* docs/tour\.ipynb", script)
+    text = (ROOT / "docs" / "tour.ipynb").read_text()
+    cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert all(cell["execution_count"] for cell in cells) and len(text) < 400_000
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 6
+    assert {output["output_type"] for output in outputs} <= {"stream", "display_data"}
 
 
 def test_the_citation_is_of_this_version():
