@@ -5,7 +5,7 @@
 Expected: k-NN accuracy on the held-out digits of .97, as of SimCLR alone; the untrained
 encoder has .70, raw pixels .983. Figures: docs/digits.md.
 
-Reference run: not run.
+Reference run: benchmarks/reference/digits_simclr_ser.jsonl
 """
 
 from ser_jax.config.presets import sibling
