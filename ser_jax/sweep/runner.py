@@ -275,7 +275,9 @@ class _Work:
         Args:
             run: The run.
         """
-        self._records[run.cell, run.seed] = record_of(run, self.evaluate)
+        record = record_of(run, self.evaluate)
+        # Read anew: another sweep may have written to the file meanwhile.
+        self._records = read_records(self._path) | {(run.cell, run.seed): record}
         write_records(self._path, self._records.values())
 
 

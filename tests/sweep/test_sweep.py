@@ -167,6 +167,22 @@ def test_a_record_is_enough_to_go_on_from(swept, tmp_path):
         swept(WEIGHTS, [0], records_file=kept)
 
 
+def test_records_of_another_sweep_are_kept(swept, tmp_path, monkeypatch):
+    """Red if a sweep writes only what it had read at its start, and its own."""
+    kept, other = tmp_path / "kept.jsonl", tmp_path / "other.jsonl"
+    swept("regularizer.weight=0.0", [5], records_file=other)
+    record_of, lines = sweep_runner.record_of, other.read_text()
+
+    def meanwhile(*arguments):
+        kept.write_text(lines)
+        return record_of(*arguments)
+
+    monkeypatch.setattr(sweep_runner, "record_of", meanwhile)
+    swept("regularizer.weight=0.0", [0], records_file=kept)
+    seeds = [json.loads(line)["seed"] for line in kept.read_text().splitlines()]
+    assert seeds == [5, 0]
+
+
 def test_what_evaluation_finds_is_a_metric(swept, tmp_path):
     """Red if it is of another encoder's folder, or a run is trained again for it."""
     swept("regularizer.weight=0.5", [0])
