@@ -63,7 +63,7 @@ def lie_derivatives(
         Gruver et al., The Lie Derivative for Measuring Learned Equivariance (arXiv
         2210.02984), whose derivative is in other units and not divided by the variance.
     """
-    encode = every_layer(encoder.clone(dtype=jnp.float32), variables)
+    encode = every_layer(_differentiable(encoder), variables)
     side = images.shape[1] // encode.patch_size
     if side < 3:
         raise ValueError(
@@ -81,6 +81,13 @@ def lie_derivatives(
     }
 
 
+def _differentiable(encoder: Encoder) -> Encoder:
+    """The encoder as its derivative is wanted: in float32, of all of it, twice."""
+    trained_so: dict[str, Any] = {"freeze_patch_embed": False, "attention": "xla"}
+    changes = {k: value for k, value in trained_so.items() if hasattr(encoder, k)}
+    return encoder.clone(dtype=jnp.float32, **changes)
+
+
 @jax.jit
 def _tally(encode: LayerEncoder, images: jax.Array) -> dict[str, _Sums]:
     """Sums over a batch, of every layer and the class token."""
@@ -95,16 +102,19 @@ def _tally(encode: LayerEncoder, images: jax.Array) -> dict[str, _Sums]:
 
     def derivative(matrix: jax.Array, shift: jax.Array):
         moved = _velocity(images, matrix, shift)
-        out, out_moved = jax.jvp(maps, (images,), (moved,))
+        (out_moved,) = along((moved,))
         lie = {
             name: out_moved[name] - _velocity(out[name], matrix, shift)
             for name in out
             if name != "cls"
         } | {"cls": out_moved["cls"]}
-        return out, {k: jnp.mean(jnp.square(_inside(x))) for k, x in lie.items()}
+        return {k: jnp.mean(jnp.square(_inside(x))) for k, x in lie.items()}
 
-    # The map does not depend on the field: it is computed once.
-    out, squares = jax.vmap(derivative, out_axes=(None, 0))(matrices, shifts)
+    # Blocks have a backward pass alone: that of the backward pass, which is linear, is
+    # the derivative along a direction.
+    out, backward = jax.vjp(maps, images)
+    along = jax.vjp(backward, jax.tree.map(jnp.zeros_like, out))[1]
+    squares = jax.vmap(derivative)(matrices, shifts)
     return {name: _sums(_inside(x), squares[name]) for name, x in out.items()}
 
 

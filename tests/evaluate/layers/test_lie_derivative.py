@@ -1,5 +1,6 @@
 """Lie derivatives of encoders whose equivariance is known; finite differences."""
 
+import jax
 import numpy as np
 import pytest
 import scipy.linalg
@@ -7,6 +8,7 @@ import scipy.ndimage
 from helpers.known_encoders import PATCH, SIDE, SIZE, Cells, noise, ramps
 
 from ser_jax.evaluate.layers.lie_derivative import lie_derivatives
+from ser_jax.models.vit import ViT
 
 KINDS = ("translation", "rotation", "scale", "shear")
 # Generators of the affine maps of (down, right, 1), from the centre, in sides.
@@ -69,6 +71,30 @@ def test_matches_finite_differences(kind):
     assert scores["cls"][kind] == pytest.approx(
         np.mean(cls_squares) / cls_variance, rel=0.02
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_a_vit_as_it_was_trained(is_frozen):
+    """Red if a frozen patch embedding passes nothing on, or blocks cannot be asked."""
+    vit = ViT(8, 2, 2, PATCH, SIZE, cls_insert=1, freeze_patch_embed=is_frozen)
+    inner, t = noise(34)[:, 2:-2, 2:-2], 1e-3
+    images = np.pad(inner, [(0, 0), (2, 2), (2, 2), (0, 0)])  # nothing jumps out
+    rng = np.random.default_rng(1)  # an untrained one hardly looks at its pictures
+    variables = jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) / 2,
+        jax.eval_shape(vit.init, jax.random.key(0), images[:1]),
+    )
+    scores = lie_derivatives(vit, variables, images)["cls"]["rotation"]
+
+    def cls(pictures):
+        return np.asarray(vit.apply(variables, pictures.astype(np.float32)).cls)
+
+    (generator,) = GENERATORS["rotation"]
+    plus, minus = (cls(warp(images, generator, s * t)) for s in (1, -1))
+    variance = np.mean((cls(images) - cls(images).mean(0)) ** 2)
+    expected = np.mean(((plus - minus) / 2 / t) ** 2) / variance
+    assert scores == pytest.approx(expected, rel=0.02) and scores > 0.1
 
 
 def test_an_equivariant_encoder_has_none():
