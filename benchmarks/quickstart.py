@@ -1,6 +1,6 @@
 """The picture on README: what the quickstart reaches, and what its tokens do.
 
-    python -m ser_jax.sweep --config=configs/digits.py:simclr --grid='preset=none,ser' --seeds=0,1,2,3,4 --workdir=/tmp/quickstart --records=benchmarks/quickstart.jsonl --evaluate='--tasks=linear,layer_knn,equivariance'
+    python -m ser_jax.sweep --config=configs/digits.py:simclr --grid='preset=none,ser' --seeds=0,1,2,3 --workdir=/tmp/quickstart --records=benchmarks/quickstart.jsonl --evaluate='--tasks=linear,layer_knn,equivariance'
     python benchmarks/quickstart.py
 
 draws docs/quickstart.png from the sweep's records.
