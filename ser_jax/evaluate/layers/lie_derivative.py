@@ -83,8 +83,8 @@ def lie_derivatives(
 
 def _differentiable(encoder: Encoder) -> Encoder:
     """The encoder as its derivative is wanted: in float32, of all of it, twice."""
-    trained_so: dict[str, Any] = {"freeze_patch_embed": False, "attention": "xla"}
-    changes = {k: value for k, value in trained_so.items() if hasattr(encoder, k)}
+    of_vits: dict[str, Any] = {"freeze_patch_embed": False, "attention": "xla"}
+    changes = {name: x for name, x in of_vits.items() if hasattr(encoder, name)}
     return encoder.clone(dtype=jnp.float32, **changes)
 
 
